@@ -1,0 +1,164 @@
+"""The command ``jslab``. Only the standard library is imported before a command is known."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from jslab.errors import LabError
+from jslab.settings import BACKENDS
+
+# Exit codes: all is well; a lesson failed; the environment cannot do it (argparse uses 2 as well).
+FINE, FAILED, CANNOT = 0, 1, 2
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = _parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    try:
+        code = command(arguments)
+        sys.stdout.flush()
+        return code
+    except LabError as err:
+        print(f"jslab: {err}", file=sys.stderr)
+        return CANNOT
+    except KeyboardInterrupt:
+        print("jslab: stopped", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read the output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FINE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="jslab", description="A live lab and course for NATS JetStream on Kubernetes."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        sub.set_defaults(command=command)
+        return sub
+
+    doctor = add("doctor", _doctor, "say what this machine lacks for the course, and what to do about it")
+    doctor.add_argument("--json", action="store_true", help="for programs")
+    doctor.add_argument("--table", action="store_true", help="every line of the manifests too")
+
+    lab = add("lab", _lab, "open the course in JupyterLab, on your own copy of the lessons")
+    lab.add_argument("directory", nargs="?", metavar="DIR", help="where your copy is (default: jslab-course)")
+    lab.add_argument("--port", type=int, help="default: 8888, or another free one")
+    lab.add_argument("--no-browser", action="store_true", help="only print the address")
+
+    run = add("run", _run, "run lessons as tests and report on them")
+    run.add_argument("lessons", nargs="*", metavar="NN", help="lessons by number, or notebooks")
+    _add_backend(run)
+    run.add_argument("--solutions", action="store_true", help="solve the exercises; an unsolved one fails")
+    run.add_argument("--jobs", type=_positive, default=1, metavar="N", help="lessons at a time (default: 1)")
+    run.add_argument("--report", metavar="DIR", help="write HTML, JUnit XML and the executed notebooks there")
+    run.add_argument(
+        "--cell-timeout", type=_positive, default=60, metavar="S", help="seconds for a cell (default: 60)"
+    )
+
+    _add_backend(add("up", _up, "bring servers up without a notebook, until Ctrl-C"))
+    status = add("status", _status, "show the labs that run on this machine")
+    status.add_argument("--json", action="store_true", help="for programs")
+    _add_backend(add("down", _down, "take a shared deployment down"))
+
+    reset = add("reset", _reset, "put a lesson's original back and keep your file beside it")
+    reset.add_argument("lesson", metavar="NN")
+    reset.add_argument("--dir", metavar="DIR", help="where your copy is (default: here, or jslab-course)")
+
+    add("clean", _clean, "end servers that a killed kernel left behind, and remove their folders")
+    return parser
+
+
+def _add_backend(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--backend", choices=BACKENDS, help="default: JSLAB_BACKEND, else embedded")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not 1 or more")
+    return number
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from jslab import doctor
+
+    findings = doctor.examine()
+    print(doctor.as_json(findings) if arguments.json else doctor.as_text(findings, table=arguments.table))
+    return FINE if doctor.healthy(findings) else CANNOT
+
+
+def _lab(arguments: argparse.Namespace) -> int:
+    from jslab import course, labserver
+
+    report = course.copy_course(arguments.directory)
+    print(report.text())
+    labserver.serve(report.directory, port=arguments.port, browser=not arguments.no_browser)
+    return FINE
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from jslab import course, reports, results, runner, settings
+
+    options = runner.Options(
+        backend=arguments.backend or settings.read().backend,
+        solutions=arguments.solutions,
+        jobs=arguments.jobs,
+        cell_timeout=arguments.cell_timeout,
+        say=_say,
+    )
+    folder = Path(arguments.report) if arguments.report else None
+    ran = runner.run(course.choose(arguments.lessons), options, folder)
+    print(f"\n{reports.table(ran)}")
+    if folder is not None:
+        print(f"report: {folder / 'index.html'}")
+    return results.exit_code(ran)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _up(arguments: argparse.Namespace) -> int:
+    from jslab import servers
+
+    servers.up(arguments.backend, _say)
+    return FINE
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from jslab import servers
+
+    print(servers.status(as_json=arguments.json))
+    return FINE
+
+
+def _down(arguments: argparse.Namespace) -> int:
+    from jslab import servers
+
+    print(servers.down(arguments.backend))
+    return FINE
+
+
+def _reset(arguments: argparse.Namespace) -> int:
+    from jslab import course
+
+    print(course.reset(arguments.lesson, arguments.dir))
+    return FINE
+
+
+def _clean(arguments: argparse.Namespace) -> int:
+    from jslab import servers
+
+    print(servers.clean())
+    return FINE

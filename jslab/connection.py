@@ -1,0 +1,113 @@
+"""The lab's nats-py connection: quick to notice a dead server, quiet about it, never giving up."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import nats
+import nats.js.errors
+from nats.aio.client import Client
+
+from jslab.errors import DeploymentError
+from jslab.waiting import until
+
+# nats-py pings every 120 s by default, so a client of a frozen server waits four minutes.
+PING_INTERVAL = 2
+MAX_PINGS = 2
+RECONNECT_WAIT = 0.25
+EVENTS_KEPT = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to the connection, such as a reconnect."""
+
+    at: datetime.datetime
+    text: str
+
+
+class Connection:
+    """One nats-py client with callbacks that write down what nats-py would print."""
+
+    def __init__(self) -> None:
+        self.nc = Client()
+        self.events: collections.deque[Event] = collections.deque(maxlen=EVENTS_KEPT)
+
+    async def open(self, urls: Sequence[str], timeout: float) -> None:
+        """Connect to the first server that answers, in the order given."""
+        await self.nc.connect(
+            servers=list(urls),
+            name="jslab",
+            dont_randomize=True,
+            connect_timeout=2,
+            ping_interval=PING_INTERVAL,
+            max_outstanding_pings=MAX_PINGS,
+            reconnect_time_wait=RECONNECT_WAIT,  # type: ignore[arg-type]  # asyncio.sleep takes it
+            max_reconnect_attempts=-1,
+            error_cb=self._on_error,
+            disconnected_cb=self._on_disconnect,
+            reconnected_cb=self._on_reconnect,
+            lame_duck_mode_cb=self._on_lame_duck,
+        )
+        await until_answers(self.nc, timeout)
+
+    async def enter(self, url: str, timeout: float = 10.0) -> None:
+        """Move the connection to the server at ``url``; the other servers stay known for later."""
+        others = [server.geturl() for server in self.nc.servers if server.geturl() != url]
+        self.nc.set_server_pool([url, *others])
+        await self.nc.force_reconnect()
+        await until(
+            lambda: self.nc.is_connected and self.url == url,
+            what=f"the connection to move to {url}",
+            timeout=timeout,
+            seen=lambda: f"connected to {self.url}",
+            error=DeploymentError,
+        )
+
+    @property
+    def url(self) -> str | None:
+        """URL of the server the connection enters by, None while there is none."""
+        url = self.nc.connected_url
+        return url.geturl() if url else None
+
+    async def close(self) -> None:
+        """Close the connection; safe to call twice."""
+        if not self.nc.is_closed:
+            await self.nc.close()
+
+    def _note(self, text: str) -> None:
+        self.events.append(Event(datetime.datetime.now(datetime.UTC), text))
+
+    async def _on_error(self, err: Exception) -> None:
+        self._note(f"{type(err).__name__}: {err}")
+
+    async def _on_disconnect(self) -> None:
+        self._note("disconnected")
+
+    async def _on_reconnect(self) -> None:
+        self._note(f"reconnected to {self.url}")
+
+    async def _on_lame_duck(self) -> None:
+        self._note("the server is in lame duck mode: it will leave")
+
+
+async def until_answers(nc: Client, timeout: float) -> None:
+    """Wait until ``$JS.API.INFO`` answers, which it does once a meta leader serves requests."""
+    js = nc.jetstream(timeout=2)
+
+    async def answers() -> bool:
+        with contextlib.suppress(nats.errors.Error, TimeoutError):
+            await js.account_info()
+            return True
+        return False
+
+    await until(
+        answers,
+        what="the JetStream API to answer",
+        timeout=timeout,
+        do="see await lab.status(); `jslab doctor` checks this machine",
+    )

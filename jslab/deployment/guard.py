@@ -1,0 +1,202 @@
+"""The guard: a small process that plays the kubelet for the servers of one embedded lab.
+
+It runs as a script, outside the kernel's session, with nothing but the standard library. It starts the
+servers, starts a crashed one again, and when the kernel is gone, however that came about, it ends them
+and removes the lab's folder. Only the guard signals servers: as their parent it alone knows that a pid
+is still theirs.
+
+The kernel writes one command a line to stdin: ``crash NAME``, ``terminate NAME``, ``hold NAME``,
+``release NAME``, ``pause NAME``, ``resume NAME``. What came of it stands in ``state.json``, which is
+replaced as a whole at every change. stdin closed, or another parent than the kernel, means: end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+# A kernel's child made by fork keeps our pipe open when the kernel dies, so the parent is watched too.
+PARENT_CHECK = 0.5
+# A crash that was asked for is a deleted pod: it returns at once, without counting as a crash loop.
+RETURN_DELAY = 0.5
+# One that was not asked for backs off as the kubelet does, on a scale that suits a lesson.
+BACKOFF_FIRST, BACKOFF_MOST, BACKOFF_RESET = 0.5, 30.0, 10.0
+GRACE = 5.0
+MARKER = "lab.json"
+SIGNALS = {"crash": signal.SIGKILL, "hold": signal.SIGKILL, "terminate": signal.SIGTERM}
+
+
+def die_with_parent() -> None:
+    """Linux: have the kernel of the system kill this child when the guard itself is killed."""
+    import ctypes
+
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
+
+
+class Child:
+    """One server: how to start it, its process, and what happened to it."""
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        self.spec = spec
+        self.process: subprocess.Popen[bytes] | None = None
+        self.state = "starting"
+        self.starts = 0
+        self.exits = 0
+        self.code: int | None = None
+        self.started = 0.0
+        self.start_at: float | None = 0.0
+        self.backoff = BACKOFF_FIRST
+        self.asked = False
+
+    def start(self) -> None:
+        with open(self.spec["log"], "ab") as log:
+            self.process = subprocess.Popen(
+                self.spec["argv"],
+                env=self.spec["env"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self.spec["cwd"],
+                preexec_fn=die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
+            )
+        self.state, self.start_at, self.started = "running", None, time.monotonic()
+        self.starts += 1
+
+    def reap(self) -> bool:
+        """Notice that the process has ended, and decide when it starts again."""
+        if self.process is None or self.process.poll() is None:
+            return False
+        self.code, self.process = self.process.returncode, None
+        self.exits += 1
+        now = time.monotonic()
+        if self.state == "held":
+            return True
+        if self.asked:
+            self.asked, delay = False, RETURN_DELAY
+        else:
+            if now - self.started > BACKOFF_RESET:
+                self.backoff = BACKOFF_FIRST
+            delay, self.backoff = self.backoff, min(self.backoff * 2, BACKOFF_MOST)
+        self.state, self.start_at = "backoff", now + delay
+        return True
+
+    def obey(self, command: str) -> None:
+        if command == "release":
+            if self.state == "held" and self.process is None:
+                self.state, self.start_at, self.backoff = "backoff", 0.0, BACKOFF_FIRST
+            return
+        if command == "hold":
+            self.state, self.start_at = "held", None
+        if self.process is None:
+            return
+        if command == "pause":
+            self.process.send_signal(signal.SIGSTOP)
+            self.state = "paused"
+        elif command == "resume":
+            self.process.send_signal(signal.SIGCONT)
+            self.state = "running" if self.state == "paused" else self.state
+        elif command in SIGNALS:
+            self.asked = True
+            self.process.send_signal(SIGNALS[command])
+            # A frozen process takes TERM only once it runs again.
+            self.process.send_signal(signal.SIGCONT)
+
+    def report(self) -> dict[str, Any]:
+        return {
+            "state": self.state,
+            "pid": self.process.pid if self.process else None,
+            "starts": self.starts,
+            "exits": self.exits,
+            "code": self.code,
+        }
+
+
+def write_state(folder: str, children: dict[str, Child]) -> None:
+    path = os.path.join(folder, "state.json")
+    with open(path + ".new", "w") as file:
+        json.dump({"guard": os.getpid(), "servers": {n: c.report() for n, c in children.items()}}, file)
+    os.replace(path + ".new", path)
+
+
+def end(children: dict[str, Child]) -> None:
+    """CONT, TERM, after GRACE seconds KILL: a frozen server must wake to take its leave."""
+    running = [child.process for child in children.values() if child.process is not None]
+    for process in running:
+        process.send_signal(signal.SIGCONT)
+        process.terminate()
+    deadline = time.monotonic() + GRACE
+    for process in running:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def read_commands(buffer: bytearray, children: dict[str, Child]) -> bool:
+    """Carry out the whole lines that arrived on stdin; False when it was closed."""
+    chunk = os.read(0, 4096)
+    if not chunk:
+        return False
+    buffer += chunk
+    while b"\n" in buffer:
+        line, _, rest = bytes(buffer).partition(b"\n")
+        buffer[:] = rest
+        command, _, name = line.decode().partition(" ")
+        if name in children:
+            children[name].obey(command)
+    return True
+
+
+def guard(folder: str, kernel: int, children: dict[str, Child]) -> None:
+    wake_read, wake_write = os.pipe()
+    os.set_blocking(wake_write, False)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    leaving = []
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGTERM, lambda *_: leaving.append(True))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    buffer = bytearray()
+    while not leaving and os.getppid() == kernel:
+        now = time.monotonic()
+        changed = [child.reap() for child in children.values()]
+        for child in children.values():
+            if child.start_at is not None and child.start_at <= now:
+                child.start()
+                changed.append(True)
+        if any(changed):
+            write_state(folder, children)
+        starts = [child.start_at - now for child in children.values() if child.start_at is not None]
+        ready, _, _ = select.select([0, wake_read], [], [], max(0.0, min([PARENT_CHECK, *starts])))
+        if wake_read in ready:
+            os.read(wake_read, 4096)
+        if 0 in ready:
+            if not read_commands(buffer, children):
+                return
+            write_state(folder, children)
+
+
+def main() -> None:
+    folder, kernel = sys.argv[1], int(sys.argv[2])
+    with open(os.path.join(folder, "servers.json")) as file:
+        children = {spec["name"]: Child(spec) for spec in json.load(file)}
+    try:
+        guard(folder, kernel, children)
+    finally:
+        end(children)
+        if os.path.exists(os.path.join(folder, MARKER)):
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""The errors jslab raises itself, where no server spoke.
+
+Errors of nats-py and of the server keep their type and text, they are part of
+the lesson; jslab only adds cause and remedy to them with ``add_note``.
+
+    LabError
+    ├── SettingsError     (ValueError)    a JSLAB_* variable or an argument makes no sense
+    ├── ManifestError     (ValueError)    a YAML file cannot be used; names the file and the path in it
+    ├── MachineError                      this machine cannot run a lab
+    │   ├── ServerBinaryError             no nats-server, or one that cannot run
+    │   └── DirectoryError                a directory cannot be used
+    ├── DeploymentError   (RuntimeError)  servers did not come up, or went away
+    │   ├── NotReadyError (TimeoutError)  they did not become ready in time
+    │   └── PortTakenError                somebody else listens on a port of the lab
+    ├── UnsupportedError  (RuntimeError)  this backend cannot do it; names the one that can
+    ├── StreamDriftError  (ValueError)    the stream exists with another configuration
+    ├── SubjectError      (ValueError)    a subject that the stream does not capture
+    ├── RecordError       (ValueError)    a record that cannot become a message
+    ├── DataError         (LookupError)   a day or month the data does not have
+    ├── ExerciseError     (LookupError)   no such lesson or exercise
+    └── CourseError       (RuntimeError)  the learner's copy or a run of the course cannot go on
+"""
+
+from __future__ import annotations
+
+
+class LabError(Exception):
+    """Something jslab cannot do: what failed, what was seen, and what to do about it."""
+
+    def __init__(self, what: str, *, seen: str = "", do: str = "") -> None:
+        self.what = what
+        self.seen = seen
+        self.do = do
+        lines = [what]
+        if seen:
+            lines.append(f"  seen: {seen}")
+        if do:
+            lines.append(f"  do:   {do}")
+        super().__init__("\n".join(lines))
+
+
+class SettingsError(LabError, ValueError):
+    """A ``JSLAB_*`` variable or an argument of ``start`` makes no sense."""
+
+
+class ManifestError(LabError, ValueError):
+    """A manifest does not parse, lacks a key, or asks for what the backend refuses."""
+
+
+class MachineError(LabError):
+    """This machine cannot run a lab as it is."""
+
+
+class ServerBinaryError(MachineError):
+    """There is no ``nats-server``, it cannot run, or it is too old for the course."""
+
+
+class DirectoryError(MachineError):
+    """A directory is missing, not writable, or not ours."""
+
+
+class DeploymentError(LabError, RuntimeError):
+    """The servers of a lab did not come up, or went away."""
+
+
+class NotReadyError(DeploymentError, TimeoutError):
+    """The servers run but did not become ready in time."""
+
+
+class PortTakenError(DeploymentError):
+    """Another process listens on a port that the lab needs."""
+
+
+class UnsupportedError(LabError, RuntimeError):
+    """The backend cannot do this; the text names one that can."""
+
+
+class StreamDriftError(LabError, ValueError):
+    """A stream of that name exists with another configuration."""
+
+    def __init__(self, stream: str, differences: dict[str, tuple[object, object]]) -> None:
+        self.stream = stream
+        self.differences = differences
+        listed = "; ".join(
+            f"{field}: you asked for {asked!r}, the stream has {has!r}"
+            for field, (asked, has) in differences.items()
+        )
+        super().__init__(
+            f"stream {stream} exists with another configuration",
+            seen=listed,
+            do=f"ask for what it has, change it with lab.js.update_stream, "
+            f"or delete it first: await lab.js.delete_stream({stream!r})",
+        )
+
+
+class SubjectError(LabError, ValueError):
+    """A record's subject is not captured by the stream it is published to."""
+
+
+class RecordError(LabError, ValueError):
+    """A record cannot become a message; names the record by its position, counted from 0."""
+
+
+class DataError(LabError, LookupError):
+    """The course's data has no such day or month, or its file is missing."""
+
+
+class ExerciseError(LabError, LookupError):
+    """There is no such lesson or exercise, or it was used in a wrong way."""
+
+
+class CourseError(LabError, RuntimeError):
+    """The learner's copy, or a run of the course, cannot go on."""

@@ -1,0 +1,368 @@
+"""Lab: a deployment and a connection to it. Everything here is a thin delegation."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import datetime
+import time
+import weakref
+from collections.abc import Awaitable, Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+from nats.js.api import StreamInfo
+
+from jslab import connection, deployment, exercises, settings, streams, views
+from jslab.deployment import Deployment, Server
+from jslab.errors import SettingsError
+from jslab.faults import Faults
+from jslab.settings import Settings
+from jslab.streams import Stream
+from jslab.waiting import until
+
+# The server's default duplicate_window: after this pause a repeated Msg-Id is stored again.
+DEDUP_WINDOW = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStatus:
+    """One stream in a Status."""
+
+    name: str
+    leader: str | None
+    replicas: int
+    messages: int
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a lab looked like at one moment; shown as a card."""
+
+    backend: str
+    version: str
+    ephemeral: bool
+    servers: tuple[Server, ...]
+    meta_leader: str | None
+    entry: str | None
+    """The server that this lab's connection enters by."""
+    streams: tuple[StreamStatus, ...]
+    as_of: datetime.datetime
+
+    def _view(self) -> views.View:
+        rows = [(server.name, f"{server.client_url}  {self._roles(server)}") for server in self.servers]
+        rows += [
+            (s.name, f"{s.messages:,} messages, {s.replicas} replicas, leader {s.leader or 'none'}")
+            for s in self.streams
+        ]
+        keeps = "ends with this kernel, with its data" if self.ephemeral else "keeps its data"
+        note = f"as of {self.as_of:%H:%M:%S} UTC; `await lab.status()` looks again; this lab {keeps}"
+        return views.card(f"jslab · {self.backend} · nats-server {self.version}", rows, note=note)
+
+    def _roles(self, server: Server) -> str:
+        roles = [server.state]
+        if server.name == self.meta_leader:
+            roles.append("meta leader")
+        if server.name == self.entry:
+            roles.append("your connection")
+        return ", ".join(roles)
+
+    def __repr__(self) -> str:
+        return self._view().text
+
+    def _repr_html_(self) -> str:
+        return self._view().html
+
+
+class Lab:
+    """A live JetStream cluster and a connection to it; made by :func:`start`.
+
+    ``nc`` and ``js`` are nats-py's own objects. Shown in a cell, the lab is a card with what was last
+    seen, without I/O.
+    """
+
+    def __init__(self, config: Settings) -> None:
+        self.settings = config
+        self.deployment: Deployment = deployment.choose(config)
+        self.faults = Faults(self.deployment)
+        self.last_used = time.monotonic()
+        self._connection = connection.Connection()
+        self._status: Status | None = None
+        self._exercises = exercises.Desk(self)
+
+    @property
+    def nc(self) -> Client:
+        """nats-py's connection."""
+        return self._connection.nc
+
+    @property
+    def js(self) -> JetStreamContext:
+        """nats-py's JetStream context of the connection."""
+        return self._js
+
+    @property
+    def backend(self) -> str:
+        """``embedded``, ``kind`` or ``kubernetes``."""
+        return self.deployment.backend
+
+    @property
+    def events(self) -> tuple[connection.Event, ...]:
+        """The connection's last 200 events: disconnects, reconnects, errors nats-py would print."""
+        return tuple(self._connection.events)
+
+    async def up(self) -> None:
+        """Bring the deployment up and connect; on any failure nothing is left behind."""
+        await self.deployment.up()
+        try:
+            urls = [server.client_url for server in self.deployment.servers()]
+            await self._connection.open(urls, self.settings.timeout)
+            self._js = self.nc.jetstream()
+            await self.status()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Close the connection and end what this lab started; safe to call twice."""
+        await self._connection.close()
+        await self.deployment.down()
+        _forget(self)
+
+    async def status(self) -> Status:
+        """Look at servers, leaders and streams now, and remember it for the card."""
+        servers = self.deployment.servers()
+        self._status = Status(
+            backend=self.backend,
+            version=self.deployment.version,
+            ephemeral=self.deployment.ephemeral,
+            servers=servers,
+            meta_leader=await self.meta_leader(),
+            entry=self.entry,
+            streams=await self._stream_status(),
+            as_of=datetime.datetime.now(datetime.UTC),
+        )
+        return self._status
+
+    async def meta_leader(self) -> str | None:
+        """Name the leader of the meta group, which decides where streams live; None if there is none."""
+        names = [server.name for server in self.deployment.servers()]
+        answers = await asyncio.gather(*(self.deployment.get(name, "/jsz") for name in names))
+        claims = [
+            body["meta_cluster"].get("leader") for _, body in answers if body and "meta_cluster" in body
+        ]
+        return next((leader for leader in claims if leader), None)
+
+    @property
+    def entry(self) -> str | None:
+        """Name of the server that the connection enters by, None while disconnected."""
+        urls = {server.client_url: server.name for server in self.deployment.servers()}
+        return urls.get(self._connection.url or "")
+
+    async def enter(self, server: str) -> None:
+        """Move the connection to ``server``; it stays there until that server goes away."""
+        urls = {s.name: s.client_url for s in self.deployment.servers()}
+        if server not in urls:
+            raise SettingsError(f"there is no server {server!r}", seen=", ".join(urls), do="use one of those")
+        await self._connection.enter(urls[server])
+
+    async def ready(self, timeout: float = 60.0) -> None:
+        """Wait until every server is healthy again and the JetStream API answers."""
+        await self.deployment.ready(timeout)
+        await connection.until_answers(self.nc, timeout)
+
+    async def stream(self, name: str, **config: Any) -> Stream:
+        """Create stream ``name``, or bind to it; ``config`` takes nats-py's StreamConfig names.
+
+        Only what is given is compared. Raises StreamDriftError, listing the differences.
+        See :func:`jslab.streams.open_stream`.
+        """
+        self.last_used = time.monotonic()
+        return await streams.open_stream(
+            self.js, name, lesson=self._exercises.lesson, settle=self.settle, **config
+        )
+
+    async def settle(self, info: StreamInfo) -> None:
+        """Wait until a new stream's subjects are known to the server that this connection enters by.
+
+        The answer to "create" may arrive before the news of the subjects does, and a publish between the
+        two finds no responders (8 of 300 when measured). Raises NotReadyError.
+        """
+        leader, entry = info.cluster.leader if info.cluster else None, self.entry
+        if leader is None or entry is None or leader == entry:
+            return
+        subjects = set(info.config.subjects or [])
+
+        async def known() -> bool:
+            _, body = await self.deployment.get(entry, "/routez?subs=1")
+            routes = [route for route in (body or {}).get("routes", []) if route.get("remote_name") == leader]
+            return subjects <= {subject for r in routes for subject in r.get("subscriptions_list", [])}
+
+        await until(known, what=f"{entry} to hear of {info.config.name}", timeout=10, every=0.005)
+
+    async def lesson(self, number: str) -> exercises.Prepared:
+        """Prepare lesson ``number``: remove what an earlier run of it left, create what it needs."""
+        return await self._exercises.prepare(number)
+
+    async def clean(self, number: str) -> tuple[str, ...]:
+        """Remove the streams that lesson ``number`` made, heal what it broke, return their names."""
+        return await self._exercises.clean(number)
+
+    async def check(self, exercise: str) -> exercises.Verdict:
+        """Look at the live cluster and say whether ``exercise`` is solved, and if not, why."""
+        return await self._exercises.check(exercise)
+
+    def hint(self, exercise: str) -> views.View:
+        """Show a hint; called again, the next one."""
+        return self._exercises.hint(exercise)
+
+    def solution(self, exercise: str) -> views.View:
+        """Show the solution's code."""
+        return self._exercises.solution(exercise)
+
+    async def solve(self, exercise: str) -> None:
+        """Run the solution that ``solution`` shows."""
+        await self._exercises.solve(exercise)
+
+    async def reset(self, exercise: str) -> None:
+        """Put an exercise back to where it began."""
+        await self._exercises.reset(exercise)
+
+    async def answer(self, exercise: str, choice: str) -> views.View:
+        """Publish an answer to the lab's own stream, where ``check`` reads it."""
+        return await self._exercises.answer(exercise, choice)
+
+    async def predict(self, prediction: str, choice: str) -> views.View:
+        """Seal a prediction before the run that shows what happens."""
+        return await self._exercises.predict(prediction, choice)
+
+    async def reveal(self, prediction: str, observed: str) -> exercises.Verdict:
+        """Hold what was observed against the sealed prediction."""
+        return await self._exercises.reveal(prediction, observed)
+
+    def scenario(self, exercise: str) -> exercises.ScenarioRun:
+        """Run an exercise's traffic and faults around your code: ``async with lab.scenario("04.2")``."""
+        return self._exercises.scenario(exercise)
+
+    def __repr__(self) -> str:
+        return repr(self._status) if self._status else f"<Lab {self.backend}, not started>"
+
+    def _repr_html_(self) -> str:
+        return self._status._repr_html_() if self._status else views.panel(repr(self))
+
+    async def _stream_status(self) -> tuple[StreamStatus, ...]:
+        infos = await self.js.streams_info()
+        return tuple(
+            StreamStatus(
+                name=str(info.config.name),
+                leader=info.cluster.leader if info.cluster else None,
+                replicas=info.config.num_replicas or 1,
+                messages=info.state.messages,
+            )
+            for info in infos
+        )
+
+
+class Start:
+    """What :func:`start` returns: ``await`` it for the lab, or ``async with`` it to stop at the end."""
+
+    def __init__(self, bring_up: Callable[[], Awaitable[tuple[Lab, bool]]]) -> None:
+        self._bring_up = bring_up
+        self._lab: Lab | None = None
+        self._made = False
+
+    def __await__(self) -> Generator[Any, None, Lab]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> Lab:
+        return await self._open()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # What was made here ends here; a lab that ran already is left running.
+        if self._lab is not None and self._made:
+            await self._lab.stop()
+
+    async def _open(self) -> Lab:
+        self._lab, self._made = await self._bring_up()
+        return self._lab
+
+
+_running: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Lab] = weakref.WeakKeyDictionary()
+_doors: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = weakref.WeakKeyDictionary()
+
+
+def start(
+    backend: str | None = None,
+    *,
+    context: str | None = None,
+    namespace: str | None = None,
+    manifests: str | Path | None = None,
+    data: str | Path | None = None,
+    timeout: float | None = None,
+) -> Start:
+    """Start a three-server JetStream lab: ``lab = await jslab.start()``.
+
+    In one kernel it returns the same lab each time. Arguments win over the ``JSLAB_*`` variables.
+    ``manifests`` is a folder with an edited copy of the course's manifests; ``data`` a folder that keeps
+    the streams of an embedded lab, which otherwise go with the kernel; ``timeout`` is in seconds.
+
+    Raises SettingsError, ManifestError, ServerBinaryError, DirectoryError, PortTakenError,
+    NotReadyError; after any of them, and after Stop, nothing is left running.
+    """
+    config = settings.read()
+    given: dict[str, Any] = {
+        "backend": backend,
+        "context": context,
+        "namespace": namespace,
+        "manifests": _folder(manifests),
+        "data": _folder(data),
+        "timeout": timeout,
+    }
+    config = dataclasses.replace(config, **{key: value for key, value in given.items() if value is not None})
+    settings.check_backend(config.backend, "start()")
+
+    async def bring_up() -> tuple[Lab, bool]:
+        loop = asyncio.get_running_loop()
+        async with _doors.setdefault(loop, asyncio.Lock()):
+            running = _running.get(loop)
+            if running is not None:
+                return _join(running, config), False
+            lab = Lab(config)
+            await lab.up()
+            _running[loop] = lab
+            return lab, True
+
+    return Start(bring_up)
+
+
+def _folder(path: str | Path | None) -> Path | None:
+    return None if path is None else Path(path).expanduser().resolve()
+
+
+def _join(lab: Lab, config: Settings) -> Lab:
+    if lab.settings != dataclasses.replace(config, timeout=lab.settings.timeout):
+        raise SettingsError(
+            "this kernel already has a lab, started with other settings",
+            seen=f"{lab.settings}, asked for {config}",
+            do="stop it first: await lab.stop()",
+        )
+    idle = time.monotonic() - lab.last_used
+    if idle > DEDUP_WINDOW:
+        print(
+            f"{idle / 60:.0f} minutes passed since this lab was last used, more than the "
+            f"{DEDUP_WINDOW / 60:.0f} minutes for which a stream remembers Msg-Ids: "
+            "run this lesson's setup cell before you go on."
+        )
+    lab.last_used = time.monotonic()
+    return lab
+
+
+def _forget(lab: Lab) -> None:
+    for loop, running in list(_running.items()):
+        if running is lab:
+            del _running[loop]

@@ -1,0 +1,264 @@
+"""Streams: create or bind, look at, purge, publish into."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+import nats.js.errors
+from nats.js import JetStreamContext
+from nats.js.api import StreamConfig, StreamInfo
+
+from jslab import publishing, views
+from jslab.errors import StreamDriftError
+from jslab.publishing import PublishReport
+
+R = TypeVar("R")
+
+# Streams that carry this are the lab's own; a lesson's setup and clean-up touch no others.
+OWNED = {"managed-by": "jslab"}
+LESSON_KEY = "jslab-lesson"
+
+NOT_FOUND = 10059
+NAME_IN_USE = 10058
+OVERLAP = 10065
+NOTES = {
+    10005: "The cluster has fewer servers than replicas were asked for; a lab has three.",
+    10047: "The servers' storage limit (max_file_store) is smaller than what this stream reserves.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One copy of a stream, as the stream's leader sees it."""
+
+    server: str
+    leader: bool
+    current: bool
+    offline: bool
+    lag: int
+    """Operations that this copy has yet to apply."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Which servers hold a stream, and who leads it."""
+
+    stream: str
+    leader: str | None
+    replicas: tuple[Replica, ...]
+
+    def _view(self) -> views.View:
+        rows = [(r.server, "leader" if r.leader else "follower", _health(r), r.lag) for r in self.replicas]
+        return views.table(f"{self.stream}: copies", ("server", "role", "state", "lag"), rows)
+
+    def __repr__(self) -> str:
+        return self._view().text
+
+    def _repr_html_(self) -> str:
+        return self._view().html
+
+
+def _health(replica: Replica) -> str:
+    if replica.offline:
+        return "offline"
+    return "current" if replica.current else "catching up"
+
+
+class Stream:
+    """A handle on one stream. Only its coroutines do I/O; ``config`` is as last seen."""
+
+    def __init__(self, js: JetStreamContext, info: StreamInfo) -> None:
+        self.js = js
+        self.config = info.config
+        self.last_report: PublishReport | None = None
+        """What the last ``publish_many`` achieved, also when it was stopped or raised."""
+
+    @property
+    def name(self) -> str:
+        """The stream's name."""
+        assert self.config.name is not None
+        return self.config.name
+
+    def __repr__(self) -> str:
+        subjects = ", ".join(self.config.subjects or ["no subjects"])
+        return f"<Stream {self.name}: {subjects}; {self.config.num_replicas} replicas>"
+
+    async def info(self) -> StreamInfo:
+        """Ask the stream's leader for configuration and state (nats-py: ``js.stream_info``)."""
+        info = await self.js.stream_info(self.name)
+        self.config = info.config
+        return info
+
+    async def placement(self) -> Placement:
+        """Ask the stream's leader who holds copies; followers would call healthy peers not current."""
+        return placement(await self.info())
+
+    async def purge(
+        self, *, subject: str | None = None, seq: int | None = None, keep: int | None = None
+    ) -> None:
+        """Remove messages (nats-py: ``js.purge_stream``); sequences go on, they never start again.
+
+        All of them, or those of ``subject``, those below ``seq``, or all but the last ``keep``.
+        """
+        await self.js.purge_stream(self.name, subject=subject, seq=seq, keep=keep)
+
+    async def publish_many(
+        self,
+        records: Iterable[R] | AsyncIterable[R],
+        *,
+        subject: str | Callable[[R], str],
+        data: Callable[[R], object] | None = None,
+        msg_id: Callable[[R], str] | None = None,
+        headers: dict[str, str] | Callable[[R], dict[str, str]] | None = None,
+        window: int = 4000,
+        **options: Any,
+    ) -> PublishReport:
+        """Publish many records, keeping up to ``window`` unacknowledged, and report what became of each.
+
+        See :func:`jslab.publishing.publish_many`, which this calls; the report also stands in
+        ``last_report``, even when the cell was stopped.
+        """
+        return await publishing.publish_many(
+            self.js,
+            self.name,
+            records,
+            subject=subject,
+            data=data,
+            msg_id=msg_id,
+            headers=headers,
+            window=window,
+            on_report=self._keep_report,
+            **options,
+        )
+
+    def _keep_report(self, report: PublishReport) -> None:
+        self.last_report = report
+
+
+def placement(info: StreamInfo) -> Placement:
+    """Return the copies that a stream's info lists: the leader first, then the others by name."""
+    assert info.config.name is not None
+    cluster = info.cluster
+    leader = cluster.leader if cluster else None
+    replicas = [Replica(leader, True, True, False, 0)] if leader else []
+    for peer in sorted(cluster.replicas or [], key=lambda p: str(p.name)) if cluster else []:
+        health = bool(peer.current), bool(peer.offline), int(peer.lag or 0)
+        replicas += [Replica(str(peer.name), False, *health)]
+    return Placement(info.config.name, leader, tuple(replicas))
+
+
+async def open_stream(
+    js: JetStreamContext,
+    name: str,
+    *,
+    lesson: str | None = None,
+    settle: Callable[[StreamInfo], Awaitable[None]] | None = None,
+    **config: Any,
+) -> Stream:
+    """Create a stream, or bind to the one of that name, and return a handle.
+
+    ``config`` takes nats-py's StreamConfig names; only what is given is compared. A stream made for
+    ``lesson`` is marked as that lesson's, which will remove it. ``settle`` is awaited after a stream was
+    created, to let the news of it reach the server that the connection enters by. Raises
+    StreamDriftError with the differences when the stream exists otherwise; the server's own errors get
+    a note with cause and remedy.
+    """
+    wanted = _wanted(name, config, lesson)
+    try:
+        info = await js.stream_info(name)
+    except nats.js.errors.NotFoundError as err:
+        if err.err_code != NOT_FOUND:
+            raise
+        made = await _create(js, wanted)
+        if settle is not None:
+            await settle(made)
+        return Stream(js, made)
+    except ValueError as err:
+        err.add_note(
+            f"{name!r} cannot name a stream: no spaces, dots, `*`, `>` or slashes. Try {tidy(name)!r}."
+        )
+        raise
+    differences = drift(config, info.config)
+    if differences:
+        raise StreamDriftError(name, differences)
+    return Stream(js, info)
+
+
+def _wanted(name: str, config: dict[str, Any], lesson: str | None) -> StreamConfig:
+    known = {field.name for field in fields(StreamConfig)}
+    unknown = sorted(set(config) - known)
+    if unknown:
+        raise TypeError(
+            f"no such stream setting: {', '.join(unknown)}; nats-py knows {', '.join(sorted(known))}"
+        )
+    marks = {**OWNED, LESSON_KEY: lesson} if lesson else OWNED
+    return StreamConfig(name=name, **{**config, "metadata": {**(config.get("metadata") or {}), **marks}})
+
+
+async def _create(js: JetStreamContext, wanted: StreamConfig) -> StreamInfo:
+    try:
+        return await js.add_stream(wanted)
+    except ValueError as err:
+        err.add_note(f"Try a name like {tidy(str(wanted.name))!r}.")
+        raise
+    except nats.js.errors.APIError as err:
+        if err.err_code == OVERLAP:
+            err.add_note(await _who_overlaps(js, wanted))
+        elif err.err_code in NOTES:
+            err.add_note(NOTES[err.err_code])
+        raise
+
+
+async def _who_overlaps(js: JetStreamContext, wanted: StreamConfig) -> str:
+    found = [
+        f"{info.config.name} has {theirs!r}, you asked for {ours!r}"
+        for info in await js.streams_info()
+        for ours in wanted.subjects or []
+        for theirs in info.config.subjects or []
+        if overlap(ours, theirs)
+    ]
+    return (
+        f"A subject belongs to one stream: {'; '.join(found)}. Choose other subjects, "
+        "or change that stream first."
+    )
+
+
+def drift(asked: dict[str, Any], has: StreamConfig) -> dict[str, tuple[object, object]]:
+    """Return setting → (asked, has) for every given setting that the stream has otherwise."""
+    differences: dict[str, tuple[object, object]] = {}
+    for setting, value in asked.items():
+        theirs = getattr(has, setting)
+        if setting == "metadata":
+            theirs = {key: (theirs or {}).get(key) for key in value or {}}
+        if _comparable(value) != _comparable(theirs):
+            differences[setting] = (value, theirs)
+    return differences
+
+
+def _comparable(value: object) -> object:
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, list | tuple):
+        return sorted(map(str, value))
+    if isinstance(value, int | float):
+        return float(value)
+    return value or None
+
+
+def overlap(one: str, other: str) -> bool:
+    """Tell whether some subject matches both patterns."""
+    left, right = one.split("."), other.split(".")
+    for a, b in zip(left, right, strict=False):
+        if ">" in (a, b):
+            return True
+        if a != b and "*" not in (a, b):
+            return False
+    return len(left) == len(right)
+
+
+def tidy(name: str) -> str:
+    """Return a name that a stream can have: what may not stand in it becomes an underscore."""
+    return "".join(char if char.isalnum() or char in "-_" else "_" for char in name) or "STREAM"

@@ -1,0 +1,58 @@
+"""Fixtures for every test: one option picks the backend, and nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from jslab import settings
+from jslab.deployment.process import lab_folders
+from jslab.lab import Lab, start
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--backend", default="embedded", help="the backend that contract and course tests run on"
+    )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A state folder of the test run's own, which must be empty again at its end."""
+    folder = tmp_path_factory.mktemp("state")
+    os.environ["JSLAB_STATE"] = str(folder)
+    yield folder
+    left = lab_folders(folder)
+    assert not left, f"labs were left behind: {left}"
+
+
+@pytest.fixture(scope="session")
+def backend(request: pytest.FixtureRequest) -> str:
+    """The backend that this run is about."""
+    return str(request.config.getoption("--backend"))
+
+
+@pytest.fixture(scope="session")
+async def shared_lab(state: Path, backend: str) -> AsyncIterator[Lab]:
+    """One lab for all tests that clean up after themselves."""
+    async with start(backend) as lab:
+        yield lab
+
+
+@pytest.fixture
+async def lab(shared_lab: Lab) -> AsyncIterator[Lab]:
+    """The shared lab, without streams; faults are healed and streams removed afterwards."""
+    yield shared_lab
+    await shared_lab.faults.heal()
+    await shared_lab.ready()
+    for info in await shared_lab.js.streams_info():
+        await shared_lab.js.delete_stream(str(info.config.name))
+
+
+@pytest.fixture
+def embedded_settings() -> settings.Settings:
+    """Settings of an embedded lab in this run's state folder."""
+    return settings.read()

@@ -1,0 +1,113 @@
+"""The lab, as a learner's cells see it, on whichever backend the option names."""
+
+from __future__ import annotations
+
+import nats.js.errors
+import pytest
+
+from jslab.errors import StreamDriftError
+from jslab.lab import Lab, start
+
+
+async def test_start_again_returns_the_same_lab(lab: Lab, backend: str) -> None:
+    assert await start(backend) is lab
+
+
+async def test_the_card_names_servers_leader_and_connection(lab: Lab) -> None:
+    status = await lab.status()
+    names = [server.name for server in status.servers]
+    assert len(names) == 3
+    assert status.meta_leader in names
+    assert status.entry in names
+    for text in (repr(lab), lab._repr_html_()):
+        assert all(name in text for name in names)
+        assert "meta leader" in text
+
+
+async def test_enter_moves_the_connection(lab: Lab) -> None:
+    for server in lab.deployment.servers():
+        await lab.enter(server.name)
+        assert lab.entry == server.name
+        assert lab.nc.connected_url is not None
+
+
+async def test_stream_creates_and_then_binds(lab: Lab) -> None:
+    made = await lab.stream("ORDERS", subjects=["orders.>"], num_replicas=3, max_age=60, duplicate_window=30)
+    bound = await lab.stream("ORDERS", subjects=["orders.>"], max_age=60)
+    assert bound.config == made.config
+    assert await lab.stream("ORDERS")
+
+
+async def test_stream_lists_the_differences(lab: Lab) -> None:
+    await lab.stream("ORDERS", subjects=["orders.>"], num_replicas=3)
+    with pytest.raises(StreamDriftError) as caught:
+        await lab.stream("ORDERS", subjects=["orders.>", "returns.>"], num_replicas=1)
+    assert caught.value.differences == {
+        "subjects": (["orders.>", "returns.>"], ["orders.>"]),
+        "num_replicas": (1, 3),
+    }
+    assert "you asked for 1, the stream has 3" in str(caught.value)
+
+
+async def test_stream_names_the_stream_it_overlaps_with(lab: Lab) -> None:
+    await lab.stream("ORDERS", subjects=["orders.>"])
+    with pytest.raises(nats.js.errors.BadRequestError) as caught:
+        await lab.stream("JFK", subjects=["orders.JFK.*"])
+    assert caught.value.err_code == 10065
+    assert "ORDERS has 'orders.>', you asked for 'orders.JFK.*'" in caught.value.__notes__[0]
+
+
+async def test_stream_with_an_impossible_name_suggests_another(lab: Lab) -> None:
+    with pytest.raises(ValueError, match="invalid stream name") as caught:
+        await lab.stream("my.orders", subjects=["orders.>"])
+    assert "'my_orders'" in caught.value.__notes__[0]
+
+
+async def test_stream_refuses_unknown_settings(lab: Lab) -> None:
+    with pytest.raises(TypeError, match="no such stream setting: replicas"):
+        await lab.stream("ORDERS", subjects=["orders.>"], replicas=3)
+
+
+async def test_four_replicas_on_three_servers(lab: Lab) -> None:
+    with pytest.raises(nats.js.errors.BadRequestError) as caught:
+        await lab.stream("ORDERS", subjects=["orders.>"], num_replicas=4)
+    assert caught.value.err_code == 10005
+    assert "a lab has three" in caught.value.__notes__[0]
+
+
+async def test_placement_lists_the_leader_first(lab: Lab) -> None:
+    orders = await lab.stream("ORDERS", subjects=["orders.>"], num_replicas=3)
+    placement = await orders.placement()
+    assert placement.replicas[0].server == placement.leader
+    assert placement.replicas[0].leader
+    assert {replica.server for replica in placement.replicas} == {s.name for s in lab.deployment.servers()}
+    assert "follower" in placement._repr_html_()
+
+
+async def test_a_crashed_server_comes_back_with_its_messages(lab: Lab) -> None:
+    orders = await lab.stream("ORDERS", subjects=["orders.>"], num_replicas=1)
+    for number in range(10):
+        await lab.js.publish(f"orders.{number}", b"x")
+    leader = (await orders.placement()).leader
+    assert leader is not None
+    await lab.faults.crash(leader)
+    await lab.ready()
+    assert (await orders.info()).state.messages == 10
+
+
+async def test_a_held_server_stays_away_until_released(lab: Lab) -> None:
+    await lab.faults.hold("nats-1")
+    assert (await lab.deployment.get("nats-1", "/healthz"))[0] == 0
+    states = {server.name: server.state for server in lab.deployment.servers()}
+    assert states["nats-1"] == "held"
+    await lab.faults.release("nats-1")
+    await lab.ready()
+    states = {server.name: server.state for server in lab.deployment.servers()}
+    assert states["nats-1"] == "running"
+
+
+async def test_a_paused_server_answers_nothing_and_goes_on(lab: Lab) -> None:
+    await lab.faults.pause("nats-2")
+    assert (await lab.deployment.get("nats-2", "/healthz"))[0] == 0
+    await lab.faults.heal()
+    assert (await lab.deployment.get("nats-2", "/healthz"))[0] == 200

@@ -1,0 +1,174 @@
+"""``jslab lab`` itself, without a browser: what it serves, what it leaves alone, and that it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jslab import course
+from tests.waits import processes, until
+
+ADDRESS = re.compile(r"http://127\.0\.0\.1:(\d+)/lab/tree/(\S+)\?token=(\w+)")
+
+
+class LabServer:
+    """A running ``jslab lab``."""
+
+    def __init__(self, home: Path, *arguments: str) -> None:
+        self.log = home / "log"
+        environment = {**os.environ, "HOME": str(home), "TMPDIR": str(home)}
+        for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"):
+            environment.pop(name, None)
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "jslab", "lab", str(home / "copy"), *arguments],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=environment,
+            )
+
+    def ready(self) -> None:
+        until(lambda: self.ended() or (self.address() and self.reachable()))
+        assert not self.ended(), self.log.read_text()
+
+    def ended(self) -> bool:
+        return self.process.poll() is not None
+
+    def address(self) -> re.Match[str] | None:
+        return ADDRESS.search(self.log.read_text())
+
+    def reachable(self) -> bool:
+        try:
+            self.ask("/api/status")
+        except OSError:
+            return False
+        return True
+
+    def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        found = self.address()
+        assert found is not None
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{found[1]}{path}",
+            headers={"Authorization": f"token {found[3]}"},
+            data=None if body is None else json.dumps(body).encode(),
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.load(answer)
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A home with a kernel ``python3`` of another environment in it."""
+    planted = tmp_path / ".local" / "share" / "jupyter" / "kernels" / "python3"
+    planted.mkdir(parents=True)
+    spec = {"argv": ["/bin/false", "{connection_file}"], "display_name": "another", "language": "python"}
+    (planted / "kernel.json").write_text(json.dumps(spec))
+    return tmp_path
+
+
+@pytest.fixture
+def start(home: Path) -> Iterator[Callable[..., LabServer]]:
+    started: list[LabServer] = []
+
+    def start(*arguments: str) -> LabServer:
+        started.append(LabServer(home, *arguments))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.stop()
+    until(lambda: not processes(str(home)), 10)
+
+
+def test_the_first_lesson_opens_with_this_environments_kernel_and_nothing_pops_up(
+    start: Callable[..., LabServer], home: Path
+) -> None:
+    server = start()
+    server.ready()
+
+    address = server.address()
+    assert address is not None
+    assert address[2] == course.lessons()[0].path.name
+    assert {path.name for path in (home / "copy").glob("*.ipynb")} == {
+        lesson.path.name for lesson in course.lessons()
+    }
+
+    kernels = server.ask("/api/kernelspecs")
+    assert (kernels["default"], list(kernels["kernelspecs"])) == ("python3", ["python3"])
+    assert kernels["kernelspecs"]["python3"]["spec"]["argv"][0] == sys.executable
+
+    news = server.ask("/lab/api/settings/@jupyterlab/apputils-extension:notification")
+    defaults = {name: value["default"] for name, value in news["schema"]["properties"].items()}
+    assert defaults["fetchNews"] == "false"
+    assert defaults["checkForUpdates"] is False
+
+    assert not (home / ".jupyter").exists(), "the user's own configuration was touched"
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_it_ends_at_once_with_its_kernels(
+    start: Callable[..., LabServer], home: Path, ending: signal.Signals
+) -> None:
+    server = start("--no-browser")
+    server.ready()
+    kernel = server.ask("/api/kernels", {"name": "python3"})["id"]
+    assert len(processes(kernel)) == 1
+    server.process.send_signal(ending)
+    assert server.process.wait(20) == 0, server.log.read_text()
+    assert processes(kernel) == []
+
+
+def test_a_killed_server_takes_its_kernels_along(start: Callable[..., LabServer], home: Path) -> None:
+    server = start("--no-browser")
+    server.ready()
+    kernel = server.ask("/api/kernels", {"name": "python3"})["id"]
+    server.process.kill()
+    until(lambda: not processes(kernel), 10)
+
+
+def test_another_port_is_taken_when_8888_is_not_free(start: Callable[..., LabServer]) -> None:
+    try:
+        taken = socket.create_server(("127.0.0.1", 8888))
+    except OSError:  # somebody's JupyterLab has it already, which is the case in question
+        taken = socket.socket()
+    with taken:
+        server = start("--no-browser")
+        server.ready()
+        address = server.address()
+        assert address is not None
+        assert address[1] != "8888"
+
+
+def test_a_named_port_that_is_taken_is_one_clear_error(start: Callable[..., LabServer]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        server = start("--port", str(port))
+        assert server.process.wait(30) == 2
+    said = server.log.read_text()
+    assert f"port {port} is taken" in said
+    assert "Traceback" not in said
+
+
+def test_a_directory_that_cannot_be_written_is_one_clear_error(
+    start: Callable[..., LabServer], home: Path
+) -> None:
+    (home / "copy").write_text("in the way")
+    server = start("--no-browser")
+    assert server.process.wait(30) == 2
+    assert str(home / "copy") in server.log.read_text()
