@@ -1,6 +1,7 @@
 """Lesson 00: an acknowledged message, who orders it, and which stream captures it."""
 
 from jslab.exercises import Lesson, Room, Wrong
+from jslab.publishing.payloads import subject_matches
 
 lesson = Lesson("00", "Start here", streams=("HELLO", "DAY"))
 
@@ -237,21 +238,10 @@ async def check_charters(room: Room) -> str:
 
 async def _home_of(room: Room, subject: str) -> str | None:
     """Name the stream that captures a subject."""
-    names = await room.js.streams_info()
-    for info in names:
-        if any(_captures(pattern, subject) for pattern in info.config.subjects or []):
+    for info in await room.js.streams_info():
+        if any(subject_matches(pattern, subject) for pattern in info.config.subjects or []):
             return info.config.name
     return None
-
-
-def _captures(pattern: str, subject: str) -> bool:
-    wanted, tokens = pattern.split("."), subject.split(".")
-    for position, token in enumerate(wanted):
-        if token == ">":
-            return position < len(tokens)
-        if position >= len(tokens) or token not in ("*", tokens[position]):
-            return False
-    return len(wanted) == len(tokens)
 
 
 @charters.solution

@@ -23,7 +23,7 @@ from jslab.errors import SettingsError
 from jslab.faults import Faults
 from jslab.settings import Settings
 from jslab.streams import Stream
-from jslab.waiting import until
+from jslab.waiting import LONGEST_NAP, until
 
 # The server's default duplicate_window: after this pause a repeated Msg-Id is stored again.
 DEDUP_WINDOW = 120.0
@@ -93,6 +93,7 @@ class Lab:
         self._connection = connection.Connection()
         self._status: Status | None = None
         self._exercises = exercises.Desk(self)
+        self._heartbeat: asyncio.TimerHandle | None = None
 
     @property
     def nc(self) -> Client:
@@ -116,8 +117,9 @@ class Lab:
 
     async def up(self) -> None:
         """Bring the deployment up and connect; on any failure nothing is left behind."""
-        await self.deployment.up()
+        self._beat()
         try:
+            await self.deployment.up()
             urls = [server.client_url for server in self.deployment.servers()]
             await self._connection.open(urls, self.settings.timeout)
             self._js = self.nc.jetstream()
@@ -128,9 +130,17 @@ class Lab:
 
     async def stop(self) -> None:
         """Close the connection and end what this lab started; safe to call twice."""
-        await self._connection.close()
-        await self.deployment.down()
-        _forget(self)
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+        try:
+            await self._connection.close()
+        finally:
+            _forget(self)
+            await self.deployment.down()
+
+    def _beat(self) -> None:
+        """Wake the event loop five times a second, so that Stop reaches a cell that waits for a server."""
+        self._heartbeat = asyncio.get_running_loop().call_later(LONGEST_NAP, self._beat)
 
     async def status(self) -> Status:
         """Look at servers, leaders and streams now, and remember it for the card."""

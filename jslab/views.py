@@ -83,9 +83,9 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], 
     return View(text, panel(html))
 
 
-def verdict(good: bool, title: str, text: str) -> View:
-    """Show a ✓ or ✗ with words beside it, so that colour is never the only difference."""
-    mark, tone = ("✓", GOOD) if good else ("✗", BAD)
+def verdict(good: bool | None, title: str, text: str) -> View:
+    """Show ✓, ✗ or, for None, – with words beside it, so that colour is never the only difference."""
+    mark, tone = {True: ("✓", GOOD), False: ("✗", BAD), None: ("–", PLAIN)}[good]
     lines = text.splitlines()
     html = "".join(f"<div>{escape(line) or '&nbsp;'}</div>" for line in lines)
     body = f'<b style="color:{tone}">{mark} {escape(title)}</b>{html}'

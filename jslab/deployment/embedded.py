@@ -8,9 +8,10 @@ import fcntl
 import http.client
 import json
 import os
+import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -35,6 +36,12 @@ class Address:
     client: int
     monitor: int
     cluster: int
+
+    def named_in(self, text: str) -> str:
+        """Say which of the ports a log line speaks of."""
+        ports = {"client port": self.client, "monitor port": self.monitor, "cluster port": self.cluster}
+        named = [f"{name} {port}" for name, port in ports.items() if f":{port}" in text]
+        return named[0] if named else "port"
 
 
 class EmbeddedDeployment:
@@ -71,12 +78,13 @@ class EmbeddedDeployment:
     async def ready(self, timeout: float, *, first: bool = False) -> None:
         """Wait until every server is healthy, online and current, and all know the same meta leader.
 
-        With ``first`` a server that ends is an error at once: at its start that is no accident.
+        Raises DeploymentError when the guard is gone, or when a server ends by itself with an error, with
+        its last line, and PortTakenError when that is a port. With ``first`` any end is an error: at the
+        start of a lab nobody crashes servers on purpose.
         """
 
         async def probe() -> bool:
-            if first:
-                self._raise_for_exits()
+            self._raise_for_the_dead(first)
             return await self._healthy()
 
         await until(
@@ -149,8 +157,19 @@ class EmbeddedDeployment:
         await self._command("release", server, lambda state: state.state != "held" and bool(state.pid))
 
     async def pause(self, server: str) -> None:
-        """SIGSTOP: connections stay open, nothing is answered."""
-        await self._command("pause", server, lambda state: state.state != "running")
+        """SIGSTOP: connections stay open, nothing is answered; one that is coming back is waited for.
+
+        Raises DeploymentError for a server that is held: there is no process to freeze.
+        """
+        self._address(server)
+        if self.guard.states()[server].state == "held":
+            raise DeploymentError(
+                f"server {server} cannot be paused",
+                seen="it is held: there is no process to freeze",
+                do=f"release it first: await lab.faults.release({server!r})",
+            )
+        await self._until(server, "pause", lambda state: state.state in ("running", "paused"))
+        await self._command("pause", server, lambda state: state.state == "paused")
 
     async def resume(self, server: str) -> None:
         """SIGCONT."""
@@ -164,9 +183,17 @@ class EmbeddedDeployment:
             folder = Path(tempfile.mkdtemp(prefix="lab-", dir=state))
             marker = {"kernel": os.getpid(), "ports": chosen, "version": self.version}
             (folder / MARKER).write_text(json.dumps(marker))
-        (folder / self._manifest.conf_name).write_text(self._manifest.conf)
-        specs = [self._child(folder, name) for name in names]
-        self._guard = Guard.launch(folder, specs, keep_open=[lock] if lock is not None else [])
+        try:
+            (folder / self._manifest.conf_name).write_text(self._manifest.conf, encoding="utf-8")
+            specs = [self._child(folder, name) for name in names]
+            self._guard = Guard.launch(folder, specs, keep_open=[lock] if lock is not None else [])
+        except OSError as err:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise DirectoryError(
+                "the servers' folders cannot be made",
+                seen=str(err),
+                do="correct that folder, or name others: JSLAB_STATE, and data= of start()",
+            ) from err
 
     def _child(self, folder: Path, name: str) -> ChildSpec:
         """Translate the container of one pod into a process: the same arguments, other paths."""
@@ -231,11 +258,11 @@ class EmbeddedDeployment:
             peer.get("current") and not peer.get("offline") for peer in peers
         )
 
-    def _raise_for_exits(self) -> None:
+    def _raise_for_the_dead(self, first: bool) -> None:
         if not self.guard.alive():
             raise self.guard.gone()
         for name, state in self.guard.states().items():
-            if state.exits:
+            if state.exits and (first or _failed_by_itself(state)):
                 raise self._exit_error(name, state)
 
     def _exit_error(self, name: str, state: ChildState) -> DeploymentError:
@@ -244,9 +271,10 @@ class EmbeddedDeployment:
         said = (fatal or lines or ["no output"])[-1]
         if "address already in use" in said:
             return PortTakenError(
-                f"server {name} cannot listen: one of its ports {self._address(name)} is taken",
+                f"server {name} cannot listen: its {self._address(name).named_in(said)} is taken",
                 seen=said,
-                do="end the program that listens there, or start again: other ports are chosen then",
+                do="end the program that listens there, and the server comes back by itself; "
+                "or stop this lab and start again, which chooses other ports",
             )
         return DeploymentError(
             f"server {name} ended at its start with exit code {state.code}",
@@ -268,18 +296,22 @@ class EmbeddedDeployment:
         before = self.guard.states()[name].exits
         await self._command(command, name, lambda state: state.exits > before or state.pid is None)
 
-    async def _command(self, command: str, name: str, done: object) -> None:
+    async def _command(self, command: str, name: str, done: Callable[[ChildState], bool]) -> None:
         self._address(name)
         if not self.guard.alive():
             raise self.guard.gone()
         self.guard.command(command, name)
-        assert callable(done)
+        await self._until(name, command, done)
+
+    async def _until(self, name: str, command: str, done: Callable[[ChildState], bool]) -> None:
+        self._address(name)
         await until(
             lambda: done(self.guard.states()[name]),
-            what=f"server {name} after {command}",
+            what=f"server {name}, to {command}",
             timeout=FAULT_TIMEOUT,
             every=0.01,
             seen=lambda: str(self.guard.states()[name]),
+            do="see await lab.status(); await lab.faults.heal() puts all servers back",
             error=DeploymentError,
         )
 
@@ -332,6 +364,11 @@ def _data_lock(data: Path | None) -> Iterator[int | None]:
         yield lock.fileno()
 
 
+def _failed_by_itself(state: ChildState) -> bool:
+    """Tell a server that gave up with an error from one that a fault has killed."""
+    return state.state == "backoff" and state.code is not None and state.code > 0
+
+
 def _translate(value: str, places: Mapping[str, Path]) -> str:
     for mounted, place in places.items():
         if value == mounted or value.startswith(mounted + "/"):
@@ -353,6 +390,6 @@ def _get(port: int, path: str) -> tuple[int, Json]:
 
 def _tail(path: Path, lines: int) -> str:
     try:
-        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+        return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
     except OSError:
         return ""

@@ -69,6 +69,7 @@ class Child:
                 preexec_fn=die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
             )
         self.state, self.start_at, self.started = "running", None, time.monotonic()
+        self.asked = False
         self.starts += 1
 
     def reap(self) -> bool:
@@ -93,6 +94,8 @@ class Child:
         if command == "release":
             if self.state == "held" and self.process is None:
                 self.state, self.start_at, self.backoff = "backoff", 0.0, BACKOFF_FIRST
+            elif self.state == "held":
+                self.state = "running"  # killed, not yet gone: it returns like one that was crashed
             return
         if command == "hold":
             self.state, self.start_at = "held", None

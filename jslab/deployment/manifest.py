@@ -80,9 +80,11 @@ class Node:
         self.value, self.file, self.path = value, file, path
 
     def error(self, what: str, do: str) -> ManifestError:
+        """Return an error that names file, path and what stands there."""
         return ManifestError(f"{self.file}: {self.path}: {what}", seen=repr(self.value)[:200], do=do)
 
     def get(self, key: str) -> Node:
+        """Return the value below ``key``. Raises ManifestError when it is missing."""
         if not isinstance(self.value, dict):
             raise self.error("should be a mapping", f"write `{key}:` below it")
         if key not in self.value:
@@ -94,22 +96,26 @@ class Node:
         return Node(self.value[key], self.file, f"{self.path}.{key}" if self.path else key)
 
     def at(self, dotted: str) -> Node:
+        """Return the value below several keys, written with dots."""
         node = self
         for key in dotted.split("."):
             node = node.get(key)
         return node
 
     def items(self) -> list[Node]:
+        """Return the entries of a list. Raises ManifestError when it is none."""
         if not isinstance(self.value, list):
             raise self.error("should be a list", "write its entries as `- …`")
         return [Node(value, self.file, f"{self.path}[{i}]") for i, value in enumerate(self.value)]
 
     def text(self) -> str:
+        """Return the value, which must be text. Raises ManifestError."""
         if not isinstance(self.value, str):
             raise self.error("should be text", "put it in quotes")
         return self.value
 
     def number(self, minimum: int = 1) -> int:
+        """Return the value, which must be a whole number. Raises ManifestError."""
         if not isinstance(self.value, int) or isinstance(self.value, bool) or self.value < minimum:
             raise self.error(f"should be a whole number of at least {minimum}", "correct it")
         return self.value
@@ -164,7 +170,7 @@ def _documents(folder: Path) -> Iterator[Node]:
         )
     for file in files:
         try:
-            for document in yaml.safe_load_all(file.read_text()):
+            for document in yaml.safe_load_all(file.read_text(encoding="utf-8")):
                 if document is not None:
                     yield _object(Node(document, file, ""))
         except (yaml.YAMLError, OSError, UnicodeDecodeError) as err:

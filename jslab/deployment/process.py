@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -126,6 +127,8 @@ class Guard:
             lambda: not self.alive(), what="the servers to end", timeout=ENDING, error=DeploymentError
         )
         self._log.close()
+        # A guard that was killed could not clean up itself.
+        await asyncio.to_thread(_remove, _look_at(self.folder))
 
     def let_go(self) -> None:
         """Close the guard's stdin: it ends everything by itself, nobody has to wait."""
@@ -224,10 +227,14 @@ def clean(state: Path) -> list[LabFolder]:
     """
     found = leftovers(state)
     for lab in found:
-        for pid in lab.running:
-            _end_process(pid, lab.path)
-        shutil.rmtree(lab.path, ignore_errors=True)
+        _remove(lab)
     return found
+
+
+def _remove(lab: LabFolder) -> None:
+    for pid in lab.running:
+        _end_process(pid, lab.path)
+    shutil.rmtree(lab.path, ignore_errors=True)
 
 
 def _end_process(pid: int, folder: Path) -> None:

@@ -29,7 +29,8 @@ class Verdict:
     """What a check found, or how a prediction fared; shown with ✓ or ✗ and words."""
 
     exercise: str
-    ok: bool
+    ok: bool | None
+    """None for a question that was left open."""
     key: str
     """The diagnosis, ``solved``, or ``prediction``."""
     title: str
@@ -119,6 +120,8 @@ class Desk:
         try:
             text = await exercise.check_function(self._room(exercise))
         except Wrong as wrong:
+            if self._diagnoses.get(number) != wrong.text:
+                self._hints.pop(number, None)  # a new diagnosis is the next hint
             self._diagnoses[number] = wrong.text
             return Verdict(number, False, wrong.key, title, wrong.text)
         self._diagnoses.pop(number, None)
@@ -200,7 +203,7 @@ class Desk:
         said = f"You said: {sealed}." if sealed else "You made no prediction."
         return Verdict(
             number,
-            sealed == observed,
+            sealed == observed if sealed else None,
             "prediction",
             f"Prediction {number}: {prediction.question}",
             f"{said}\nThe cluster did: {observed}.",

@@ -95,8 +95,8 @@ class Outcomes:
         """To be sent again, by position: from when on, and what."""
         self.unacked_bytes = 0
         self.sent = 0
-        self.paused = False
-        """True while the servers take nothing; then one record asks for all."""
+        self.paused = ""
+        """While the servers take nothing: why. Then one record asks for all."""
         self.silent_since: float | None = None
         """When something was sent, or could not be, that no final answer has followed."""
         self.last_trouble = ""
@@ -238,7 +238,7 @@ class Outcomes:
         if seq < self._first_seq or not self._first_seq:
             self._first_seq = seq
         self.silent_since = None
-        self.paused = False
+        self.paused = ""
 
     def _answer_ack(self, position: int, attempt: int, answer: Answer, trouble: _Trouble) -> None:
         if answer.stream != self.stream:
@@ -251,7 +251,7 @@ class Outcomes:
         if answer.duplicate and not (attempt > 1 and trouble.open - {attempt}):
             self._duplicates += 1
             self.silent_since = None
-            self.paused = False
+            self.paused = ""
         else:
             self._count_ack(answer.seq)
 
@@ -275,11 +275,11 @@ class Outcomes:
             if position in self.in_flight:
                 self.waiting[position] = (now + RETRY_PAUSE, self.in_flight.pop(position)[1])
             if answer.err_code in UNAVAILABLE:
-                self.paused = True
+                self.paused = answer.text
                 self._ask_at = now + RETRY_PAUSE
             return
         self.silent_since = None
-        self.paused = False
+        self.paused = ""
         if trouble.open:
             reason = f"{answer.err_code} {answer.text}"
             trouble.why = f"attempt {attempt} was refused ({reason}), an earlier one may be stored"

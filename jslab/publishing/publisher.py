@@ -299,7 +299,7 @@ class _Publisher:
         if outcomes.silent_since is None or now - outcomes.silent_since < outcomes.deadline:
             return
         error: Exception = nats.errors.TimeoutError()
-        trouble = outcomes.last_trouble or "no ack"
+        trouble = outcomes.paused or outcomes.last_trouble or "no ack"
         if not self._nc.is_connected:
             trouble = "no connection"
         elif outcomes.paused:

@@ -320,7 +320,7 @@ async def test_when_nothing_works_until_the_deadline_the_rest_is_not_sent_and_th
     (note,) = caught.value.__notes__
     assert f"records from {kept.only.sent} on were not sent" in note
     assert "no responders" in note
-    assert kept.only.acked >= 9_000
+    assert kept.only.acked >= 8_000
     assert settled(kept.only) == kept.only.sent < 11_000
 
 
@@ -372,7 +372,7 @@ async def test_a_fault_midway_loses_nothing_and_stores_nothing_twice(
     break_it = getattr(lab.faults, fault)
     records = midway(departures.month(1), 10_000, lambda: break_it(target))
 
-    report = await publish_many(lab.js, stream, records, **FLIGHT)
+    report = await publish_many(lab.js, stream, records, **FLIGHT, ack_timeout=1)
 
     assert (report.refused, report.unknown) == ((), ())
     assert (report.acked, report.duplicates) == (JANUARY, 0)
@@ -383,15 +383,11 @@ async def test_a_fault_midway_loses_nothing_and_stores_nothing_twice(
     assert set(ids) == {"first", *(flight.id for flight in departures.month(1))}
 
 
-@pytest.mark.parametrize("victim", ["leader", "leader and entry"])
-async def test_without_ids_a_crash_leaves_some_unknown_and_nothing_acked_is_missing(
-    lab: Lab, victim: str
-) -> None:
+async def test_without_ids_a_crash_leaves_some_unknown_and_nothing_acked_is_missing(lab: Lab) -> None:
     stream = await flights_stream(lab)
     await publish_many(lab.js, stream, [b"x"], subject="flights.JFK.AA.LAX", headers={"Flight": "first"})
     leader = await leader_of(lab, stream)
-    other = next(server.name for server in lab.deployment.servers() if server.name != leader)
-    await lab.enter(leader if victim == "leader and entry" else other)
+    await lab.enter(leader)
     report = await publish_many(
         lab.js,
         stream,
@@ -399,6 +395,7 @@ async def test_without_ids_a_crash_leaves_some_unknown_and_nothing_acked_is_miss
         subject=lambda f: f.subject,
         data=lambda f: f.payload,
         headers=lambda f: {"Flight": f.id},
+        ack_timeout=1,
     )
     assert settled(report) == report.sent == JANUARY
     assert report.refused == ()
@@ -417,40 +414,24 @@ async def test_with_a_window_of_one_the_order_holds_through_a_change_of_leader(l
         await lab.nc.request(f"$JS.API.STREAM.LEADER.STEPDOWN.{stream}", b"", timeout=5)
 
     records = midway(departures.day(1, 1), 400, step_down)
-    report = await publish_many(lab.js, stream, records, **FLIGHT, window=1)
+    report = await publish_many(lab.js, stream, records, **FLIGHT, window=1, ack_timeout=1)
     assert report.acked == 842
     assert await stored_ids(lab, stream) == [flight.id for flight in departures.day(1, 1)]
 
 
-async def test_while_disconnected_nothing_is_poured_into_the_reconnect_buffer(lab: Lab) -> None:
+async def test_while_disconnected_nothing_is_poured_into_the_reconnect_buffer(
+    lab: Lab, lone: LoneClient
+) -> None:
     stream = await flights_stream(lab)
-    await publish_many(lab.js, stream, [b"x"], subject="flights.JFK.AA.LAX")
-    (entry, *_) = await followers_of(lab, stream)
-    url = next(server.client_url for server in lab.deployment.servers() if server.name == entry)
-    written: list[tuple[str, int]] = []
-    connection = Client()
-
-    async def lost() -> None:
-        written.append(("lost", connection.stats["out_msgs"]))
-
-    async def back() -> None:
-        written.append(("back", connection.stats["out_msgs"]))
-
-    async def quiet(error: Exception) -> None:
-        """Say nothing of refused connections while the server is away."""
-
-    await connection.connect(
-        url, reconnect_time_wait=0.1, max_reconnect_attempts=-1,  # type: ignore[arg-type]
-        disconnected_cb=lost, reconnected_cb=back, error_cb=quiet,
-    )  # fmt: skip
-    try:
-        records = midway(departures.month(1), 10_000, lambda: lab.faults.crash(entry))
-        report = await publish_many(connection.jetstream(), stream, records, **FLIGHT)
-    finally:
-        await connection.close()
-    assert (report.acked, report.unknown) == (JANUARY, ())
-    assert [event for event, _ in written[:2]] == ["lost", "back"]
-    assert written[0][1] == written[1][1], "messages were published while there was no connection"
+    published: list[int] = []  # when the connection was lost, and when it was back
+    lone.on_change = lambda: published.append(lone.stats["out_msgs"])
+    entry = await entry_of(lone)
+    records = midway(departures.month(1), 10_000, lambda: lab.faults.crash(entry))
+    report = await publish_many(lone.jetstream(), stream, records, **FLIGHT)
+    assert report.unknown == ()
+    assert settled(report) == JANUARY
+    lost, back = published
+    assert lost == back
 
 
 # -- limits on what is in flight
@@ -523,14 +504,15 @@ async def test_stop_while_the_entry_server_reads_nothing(lab: Lab) -> None:
     assert kept.only.sent < 20
 
 
-async def test_stop_while_waiting_for_the_stream_to_answer(lab: Lab) -> None:
+async def test_stop_while_waiting_for_the_stream_to_answer(lab: Lab, lone: LoneClient) -> None:
     stream = await flights_stream(lab)
-    await lab.faults.hold("nats-0", "nats-1", "nats-2")
+    await lab.faults.hold(await entry_of(lone))
+    await until(lambda: not lone.is_connected, what="the connection to be lost", timeout=20)
     kept = Kept()
     publishing = asyncio.create_task(
-        publish_many(lab.js, stream, [b"x"], subject="flights.JFK.AA.LAX", on_report=kept)
+        publish_many(lone.jetstream(), stream, [b"x"], subject="flights.JFK.AA.LAX", on_report=kept)
     )
-    await until(lambda: not lab.nc.is_connected, what="the connection to be lost", timeout=20)
+    await asyncio.sleep(0)  # it begins to wait
     await stopped(publishing)
     assert kept.only.sent == 0
 
@@ -693,24 +675,30 @@ async def test_a_missing_stream_is_nats_pys_own_error_with_a_note(lab: Lab) -> N
     assert kept.only.sent == 0
 
 
-async def test_a_connection_closed_midway_is_nats_pys_own_error_with_a_note(lab: Lab) -> None:
+async def test_a_connection_closed_midway_is_nats_pys_own_error_with_a_note(
+    lab: Lab, lone: LoneClient
+) -> None:
     stream = await flights_stream(lab)
-    connection = await nats.connect(lab.deployment.servers()[0].client_url)
+    closing: list[asyncio.Task[None]] = []
+
+    async def close() -> None:
+        closing.append(asyncio.create_task(lone.close()))
+
     kept = Kept()
     with pytest.raises(nats.errors.ConnectionClosedError) as caught:
         await publish_many(
-            connection.jetstream(), stream, midway(departures.month(1), 5_000, connection.close),
-            **FLIGHT, on_report=kept,
-        )  # fmt: skip
+            lone.jetstream(), stream, midway(departures.month(1), 5_000, close), **FLIGHT, on_report=kept
+        )
+    await asyncio.gather(*closing)
     assert "the connection was closed while publishing" in caught.value.__notes__[0]
-    assert settled(kept.only) == kept.only.sent
+    assert settled(kept.only) == kept.only.sent < JANUARY
 
 
-async def test_servers_that_are_all_away_end_in_a_clear_error(lab: Lab) -> None:
+async def test_a_server_that_stays_away_ends_in_a_clear_error(lab: Lab, lone: LoneClient) -> None:
     stream = await flights_stream(lab)
-    await lab.faults.hold("nats-0", "nats-1", "nats-2")
+    await lab.faults.hold(await entry_of(lone))
     with pytest.raises((nats.errors.TimeoutError, nats.errors.ConnectionReconnectingError)) as caught:
-        await publish_many(lab.js, stream, [b"x"], subject="flights.JFK.AA.LAX", deadline=1)
+        await publish_many(lone.jetstream(), stream, [b"x"], subject="flights.JFK.AA.LAX", deadline=1)
     assert (
         "no server told about stream FLIGHTS within 1 s; nothing was published" in caught.value.__notes__[0]
     )
@@ -762,6 +750,42 @@ asyncio.run(main())
 
 
 # -- helpers of the tests above
+
+
+class LoneClient(Client):
+    """A connection that knows one server only, and tells when it is lost and when it is back."""
+
+    on_change: Callable[[], None] = staticmethod(lambda: None)
+
+
+@pytest.fixture
+async def lone(lab: Lab) -> AsyncIterator[LoneClient]:
+    """A connection of its own, to a server that is neither the lab's entry nor, later, held for good."""
+    client = LoneClient()
+
+    async def changed() -> None:
+        client.on_change()
+
+    async def quiet(error: Exception) -> None:
+        """Say nothing of connections refused while the server is away."""
+
+    server = next(server for server in lab.deployment.servers() if server.name != lab.entry)
+    await client.connect(
+        server.client_url,
+        reconnect_time_wait=0.1,  # type: ignore[arg-type]  # asyncio.sleep takes it
+        max_reconnect_attempts=-1,
+        disconnected_cb=changed,
+        reconnected_cb=changed,
+        error_cb=quiet,
+    )
+    yield client
+    client.on_change = lambda: None
+    await client.close()
+
+
+async def entry_of(client: Client) -> str:
+    """Name the server that a connection enters by."""
+    return str(client._server_info["server_name"])
 
 
 class Witness:

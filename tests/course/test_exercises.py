@@ -1,0 +1,158 @@
+"""Every exercise's check, on a live cluster: blank, each wrong answer with its diagnosis, the solution.
+
+The lessons' files are measured while this runs: a check with a branch that no answer takes would print a
+diagnosis that nobody has ever seen.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import json
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import coverage
+import pytest
+
+from jslab.exercises import definition
+from jslab.exercises.definition import Exercise
+from jslab.lab import Lab
+from jslab.settings import course_folder
+
+FOLDER = course_folder("exercises")
+
+
+class Case(NamedTuple):
+    exercise: Exercise
+    key: str
+    attempt: Any
+
+    @property
+    def name(self) -> str:
+        return f"{self.exercise.number}-{self.key}-{self.attempt.__name__}"
+
+
+EXERCISES = {
+    number: exercise
+    for lesson in definition.numbers()
+    for number, exercise in definition.load(lesson).exercises.items()
+}
+CASES = [
+    Case(exercise, key, attempt)
+    for exercise in EXERCISES.values()
+    for key, attempts in exercise.wrong_functions.items()
+    for attempt in attempts
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def measured() -> Iterator[coverage.Coverage]:
+    """Measures the branches of the lessons' files while this module runs."""
+    measuring = coverage.Coverage(branch=True, include=[f"{FOLDER}/*.py"], data_file=None, config_file=False)
+    measuring.start()
+    yield measuring
+    measuring.stop()
+
+
+@pytest.fixture(scope="module")
+async def classroom(shared_lab: Lab) -> AsyncIterator[dict[str, str]]:
+    """Says which lesson is prepared; one at a time, as for a learner."""
+    open_lesson: dict[str, str] = {}
+    yield open_lesson
+    for number in open_lesson.values():
+        await shared_lab.clean(number)
+
+
+@pytest.fixture
+async def desk(shared_lab: Lab, classroom: dict[str, str], request: pytest.FixtureRequest) -> Lab:
+    """The lab, with the lesson of the exercise prepared and the exercise as the learner finds it."""
+    exercise: Exercise = request.getfixturevalue("exercise")
+    lesson = exercise.number.partition(".")[0]
+    if classroom.get("open") != lesson:
+        if "open" in classroom:
+            await shared_lab.clean(classroom["open"])
+        await shared_lab.lesson(lesson)
+        classroom["open"] = lesson
+    await shared_lab.reset(exercise.number)
+    return shared_lab
+
+
+@pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
+async def test_a_blank_exercise_is_not_solved_and_says_so(desk: Lab, exercise: Exercise) -> None:
+    verdict = await desk.check(exercise.number)
+    assert not verdict.ok
+    assert verdict.text
+
+
+@pytest.mark.parametrize(
+    ("exercise", "case"), [(case.exercise, case) for case in CASES], ids=[case.name for case in CASES]
+)
+async def test_a_wrong_answer_gets_its_diagnosis(desk: Lab, exercise: Exercise, case: Case) -> None:
+    await case.attempt(desk)
+    first = await desk.check(exercise.number)
+    assert (first.ok, first.key) == (False, case.key), first.text
+    again = await desk.check(exercise.number)
+    assert again.key == first.key, "looking changed something"
+
+
+@pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
+async def test_the_solution_is_accepted_also_after_a_look(desk: Lab, exercise: Exercise) -> None:
+    await desk.check(exercise.number)
+    await desk.solve(exercise.number)
+    for _ in range(2):
+        verdict = await desk.check(exercise.number)
+        assert verdict.ok, verdict.text
+
+
+@pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
+def test_every_diagnosis_has_a_wrong_answer(exercise: Exercise) -> None:
+    assert exercise.diagnoses() == set(exercise.wrong_functions)
+
+
+@pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
+def test_answers_use_only_the_lab_and_names_of_their_own(exercise: Exercise) -> None:
+    """What ``lab.solution`` shows must run in a cell of the learner's."""
+    tree = ast.parse(f"async def attempt(lab):\n{indented(exercise.source())}")
+    bound = {"lab", *dir(builtins)} | {
+        node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            bound |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+        if isinstance(node, ast.arg):
+            bound.add(node.arg)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            bound.add(node.name)
+        if isinstance(node, ast.ExceptHandler) and node.name:
+            bound.add(node.name)
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    assert used - bound == set()
+
+
+def indented(source: str) -> str:
+    return "\n".join(f"    {line}" for line in source.splitlines())
+
+
+def bodies(file: Path) -> set[int]:
+    """Number the lines inside functions: the others ran before anything was measured."""
+    functions = [
+        node
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    return {line for node in functions for line in range(node.body[0].lineno, (node.end_lineno or 0) + 1)}
+
+
+@pytest.mark.parametrize("lesson", definition.numbers())
+def test_every_branch_of_every_check_was_taken(
+    measured: coverage.Coverage, lesson: str, tmp_path: Path
+) -> None:
+    """Last of all: it judges what the tests above have run."""
+    (file,) = FOLDER.glob(f"{lesson}_*.py")
+    measured.json_report(morfs=[str(file)], outfile=str(tmp_path / "coverage.json"))
+    (seen,) = json.loads((tmp_path / "coverage.json").read_text())["files"].values()
+    inside = bodies(file)
+    assert [line for line in seen["missing_lines"] if line in inside] == []
+    assert [branch for branch in seen["missing_branches"] if branch[0] in inside] == []

@@ -1,0 +1,83 @@
+"""The course in a real JupyterLab in a real browser: what a newcomer sees in the first minute."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, Page
+
+from tests.labs import LabServer
+from tests.waits import processes, until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+
+READY = """() => {
+  const panel = window.jupyterapp?.shell?.currentWidget;
+  return panel?.sessionContext?.isReady;
+}"""
+OUTPUTS = """() => window.jupyterapp.shell.currentWidget.content.widgets
+  .filter(cell => cell.model.type === 'code')
+  .flatMap(cell => cell.model.outputs.toJSON())"""
+RUN_ALL = "() => window.jupyterapp.commands.execute('notebook:run-all-cells')"
+THEME = "theme => window.jupyterapp.commands.execute('apputils:change-theme', { theme })"
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[LabServer]:
+    """``jslab lab`` for a user whose own configuration lets the test reach into the page."""
+    (tmp_path / ".jupyter").mkdir()
+    config = {"LabApp": {"expose_app_in_browser": True}}
+    (tmp_path / ".jupyter" / "jupyter_lab_config.json").write_text(json.dumps(config))
+    server = LabServer(tmp_path, "--no-browser")
+    try:
+        await asyncio.to_thread(server.ready)
+        yield server
+        server.process.terminate()
+        assert await asyncio.to_thread(server.process.wait, 20) == 0, server.log.read_text()
+        await asyncio.to_thread(until, lambda: not processes(str(tmp_path)), 15)
+    finally:
+        server.stop()
+
+
+def texts(outputs: list[dict[str, Any]]) -> str:
+    """Put all that a notebook shows into one text."""
+    found = []
+    for output in outputs:
+        bundle = output.get("data", {})
+        parts = [output.get("text", ""), *(bundle.get(kind, "") for kind in ("text/plain", "text/html"))]
+        found += ["".join(part) for part in parts]
+    return "\n".join(found)
+
+
+async def photograph(page: Page, pictures: Path, name: str) -> None:
+    for theme in ("JupyterLab Light", "JupyterLab Dark"):
+        await page.evaluate(THEME, theme)
+        kind = theme.rpartition(" ")[2].lower()
+        light = str(kind == "light").lower()
+        await page.wait_for_function(f"() => document.body.dataset.jpThemeLight === '{light}'")
+        await page.screenshot(path=pictures / f"{name}-{kind}.png")
+
+
+async def test_a_newcomer_runs_lesson_00_and_sees_an_acknowledged_message(
+    server: LabServer, browser: Browser, pictures: Path
+) -> None:
+    address = server.address()
+    assert address is not None
+    page = await browser.new_page(viewport={"width": 1280, "height": 3000})
+    await page.goto(address[0])
+    await page.wait_for_function(READY, timeout=60_000)
+    await page.evaluate(RUN_ALL)
+
+    outputs = await page.evaluate(OUTPUTS)
+    assert [output for output in outputs if output["output_type"] == "error"] == []
+    shown = texts(outputs)
+    assert "nats-0" in shown, "the card names the servers"
+    assert "PubAck" in shown, "the message was acknowledged"
+    assert await page.locator(".jp-toast-message, .Toastify__toast").count() == 0, "nothing pops up"
+    await photograph(page, pictures, "lesson-00")
+    await page.close()

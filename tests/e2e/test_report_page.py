@@ -1,0 +1,59 @@
+"""The report of a run, in a browser whose network is cut."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser
+
+from tests.making import cell, write_notebook
+
+pytestmark = pytest.mark.e2e
+
+SHOWN = """
+from IPython.display import HTML, SVG, display
+import pandas as pd
+display(HTML('<table><tr><td>nats-1 leads</td></tr></table>'))
+box = '<rect width="80" height="20"/>'
+display(SVG(f'<svg xmlns="http://www.w3.org/2000/svg" width="80" height="20">{box}</svg>'))
+print('a line')
+pd.DataFrame({'flights': [842]})
+"""
+
+
+async def test_a_page_shows_everything_and_asks_for_nothing(
+    tmp_path: Path, browser: Browser, pictures: Path
+) -> None:
+    prose = cell("Prose with **weight** and [a link](https://nats.io).", kind="markdown")
+    shown = write_notebook(tmp_path / "shown.ipynb", prose, SHOWN)
+    broken = write_notebook(tmp_path / "broken.ipynb", "raise ValueError('as planned')")
+    report = tmp_path / "report"
+    arguments = ["run", str(shown), str(broken), "--jobs", "2", "--report", str(report)]
+    run = await asyncio.create_subprocess_exec(sys.executable, "-m", "jslab", *arguments)
+    assert await run.wait() == 1
+
+    context = await browser.new_context(offline=True)
+    page = await context.new_page()
+    asked: list[str] = []
+    complaints: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: complaints.append(message.text))
+    await page.goto((report / "index.html").as_uri())
+    await page.screenshot(path=pictures / "report-index.png", full_page=True)
+    assert await page.get_by_text("1 passed, 1 failed").is_visible()
+    assert await page.get_by_text("as planned").first.is_visible()
+
+    await page.get_by_role("link", name="The lesson shown").click()
+    await page.screenshot(path=pictures / "report-page.png", full_page=True)
+    for text in ("weight", "nats-1 leads", "a line", "842"):
+        assert await page.get_by_text(text, exact=True).last.is_visible(), text
+    widths = await page.eval_on_selector_all("img", "images => images.map(i => i.naturalWidth)")
+    assert widths == [80]
+    assert await page.get_by_role("link", name="a link").get_attribute("href") == "https://nats.io"
+
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    assert complaints == []
+    await context.close()
