@@ -37,7 +37,7 @@ bench: $(TOOLS) ## compare the bulk paths with plain nats-py: a table, and JSON 
 
 setup: $(TOOLS) ## only set up .venv, with the test tools
 
-constraints: ## write constraints.txt anew: the newest versions that pyproject.toml allows
+constraints: ## write constraints.txt anew, with the newest versions that pyproject.toml allows
 	@$(find-python) "$$python" -m venv build/constraints
 	@build/constraints/bin/python -m pip install --quiet --editable '.[test,e2e]'
 	@grep '^#' constraints.txt > build/constraints.txt
@@ -68,7 +68,8 @@ fi;
 endef
 
 $(PY):
-	@$(find-python) echo "making $(VENV) with $$("$$python" --version)"; "$$python" -m venv $(VENV)
+	@$(find-python) echo "making $(VENV) with $$("$$python" --version)"; \
+	"$$python" -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(LAB): $(SOURCES) | $(PY)
 	@echo "installing the lab into $(VENV) (once; a minute or two)"

@@ -1,4 +1,4 @@
-"""publish_many against nats-py and `nats bench`: all to the last ack, three replicas, a fresh stream each time."""
+"""publish_many against nats-py and `nats bench`: to the last ack, three replicas, a fresh stream each."""
 
 from __future__ import annotations
 

@@ -36,9 +36,11 @@ class Connection:
     def __init__(self) -> None:
         self.nc = Client()
         self.events: collections.deque[Event] = collections.deque(maxlen=EVENTS_KEPT)
+        self._opened = False
 
     async def open(self, urls: Sequence[str], timeout: float) -> None:
         """Connect to the first server that answers, in the order given."""
+        self._opened = True
         await self.nc.connect(
             servers=list(urls),
             name="jslab",
@@ -75,8 +77,8 @@ class Connection:
         return url.geturl() if url else None
 
     async def close(self) -> None:
-        """Close the connection; safe to call twice."""
-        if not self.nc.is_closed:
+        """Close the connection; safe to call twice, and before it was opened."""
+        if self._opened and not self.nc.is_closed:
             await self.nc.close()
 
     def _note(self, text: str) -> None:

@@ -335,6 +335,7 @@ def start(
     }
     config = dataclasses.replace(config, **{key: value for key, value in given.items() if value is not None})
     settings.check_backend(config.backend, "start()")
+    settings.check_seconds(config.timeout, "the timeout of start()")
 
     async def bring_up() -> tuple[Lab, bool]:
         loop = asyncio.get_running_loop()

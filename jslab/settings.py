@@ -71,10 +71,19 @@ def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
     try:
         seconds = float(value)
     except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise SettingsError(f"{name} is no number of seconds", seen=repr(value), do=f"try {name}=60")
+        raise _no_seconds(name, value) from None
+    check_seconds(seconds, name)
     return seconds
+
+
+def check_seconds(seconds: float, source: str) -> None:
+    """Raise SettingsError unless somebody could wait for so long; ``source`` says where it came from."""
+    if not 0 < seconds < float("inf"):
+        raise _no_seconds(source, seconds)
+
+
+def _no_seconds(source: str, value: object) -> SettingsError:
+    return SettingsError(f"{source} is no number of seconds", seen=repr(value), do="try 60")
 
 
 def state_dir(settings: Settings) -> Path:
@@ -86,20 +95,22 @@ def state_dir(settings: Settings) -> Path:
     path = settings.state or Path(tempfile.gettempdir()) / f"jslab-{os.getuid()}"
     try:
         path.mkdir(mode=0o700, parents=settings.state is not None, exist_ok=True)
-        owner = path.lstat().st_uid
+        owner, link = path.lstat().st_uid, path.is_symlink()
+        if owner == os.getuid() and not link:
+            # The one way to know: root may write wherever permissions forbid it, but not everywhere.
+            with tempfile.TemporaryFile(dir=path):
+                return path
     except OSError as err:
         raise DirectoryError(
-            f"the folder for running labs, {path}, cannot be made",
+            f"the folder for running labs, {path}, cannot be written to",
             seen=str(err),
             do="set JSLAB_STATE to a folder you can write to",
         ) from err
-    if path.is_symlink() or owner != os.getuid() or not os.access(path, os.W_OK | os.X_OK):
-        raise DirectoryError(
-            f"the folder for running labs, {path}, is not yours to write to",
-            seen=f"owner {owner}, you are {os.getuid()}{', a link' if path.is_symlink() else ''}",
-            do="set JSLAB_STATE to a folder you can write to",
-        )
-    return path
+    raise DirectoryError(
+        f"the folder for running labs, {path}, is not yours",
+        seen=f"owner {owner}, you are {os.getuid()}{', a link' if link else ''}",
+        do="set JSLAB_STATE to a folder you can write to",
+    )
 
 
 def course_folder(name: str) -> Path:

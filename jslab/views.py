@@ -84,8 +84,8 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], 
 
 
 def verdict(good: bool | None, title: str, text: str) -> View:
-    """Show ✓, ✗ or, for None, – with words beside it, so that colour is never the only difference."""
-    mark, tone = {True: ("✓", GOOD), False: ("✗", BAD), None: ("–", PLAIN)}[good]
+    """Show ✓, ✗ or, for None, ○ with words beside it, so that colour is never the only difference."""
+    mark, tone = {True: ("✓", GOOD), False: ("✗", BAD), None: ("○", PLAIN)}[good]
     lines = text.splitlines()
     html = "".join(f"<div>{escape(line) or '&nbsp;'}</div>" for line in lines)
     body = f'<b style="color:{tone}">{mark} {escape(title)}</b>{html}'

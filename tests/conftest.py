@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,19 @@ async def lab(shared_lab: Lab) -> AsyncIterator[Lab]:
 def embedded_settings() -> settings.Settings:
     """Settings of an embedded lab in this run's state folder."""
     return settings.read()
+
+
+@pytest.fixture
+def edited(tmp_path: Path) -> Callable[[str, str, str], Path]:
+    """Copy the course's manifests and replace a text in one file: ``edited("configmap.yaml", old, new)``."""
+
+    def edit(file: str, old: str, new: str) -> Path:
+        folder = tmp_path / "manifests"
+        if not folder.exists():
+            shutil.copytree(settings.course_folder("manifests"), folder)
+        text = (folder / file).read_text(encoding="utf-8")
+        assert old in text, f"{file} has no {old!r} to replace"
+        (folder / file).write_text(text.replace(old, new, 1) if old else text, encoding="utf-8")
+        return folder
+
+    return edit

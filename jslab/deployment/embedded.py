@@ -59,6 +59,7 @@ class EmbeddedDeployment:
         self.ephemeral = settings.data is None
         self._guard: Guard | None = None
         self._addresses: dict[str, Address] = {}
+        self._health: dict[str, int] = {}
 
     async def up(self) -> None:
         """Start the guard and the servers and return when the cluster works as a whole.
@@ -93,7 +94,7 @@ class EmbeddedDeployment:
             timeout=timeout,
             every=0.02,
             seen=self._describe,
-            do="the servers' last log lines stand above; `jslab doctor` checks this machine",
+            do="`jslab doctor` checks this machine",
         )
 
     async def down(self) -> None:
@@ -132,7 +133,7 @@ class EmbeddedDeployment:
         )
 
     async def get(self, server: str, path: str) -> tuple[int, Json]:
-        """Return status and JSON of a monitoring path; (0, None) when the server does not answer."""
+        """Return status and JSON of a monitoring path; status 0 when the server does not answer."""
         return await asyncio.to_thread(_get, self._address(server).monitor, path)
 
     async def log(self, server: str, lines: int = 50) -> str:
@@ -172,7 +173,7 @@ class EmbeddedDeployment:
         await self._command("pause", server, lambda state: state.state == "paused")
 
     async def resume(self, server: str) -> None:
-        """SIGCONT."""
+        """SIGCONT: it goes on where it was."""
         await self._command("resume", server, lambda state: state.state != "paused")
 
     def _launch(self, lock: int | None) -> None:
@@ -216,7 +217,7 @@ class EmbeddedDeployment:
         """Return mount path → folder: the ConfigMap, claims, and what is empty at the start."""
         places: dict[str, Path] = {}
         data = self._settings.data
-        for volume, path in self._manifest.mounts.items():
+        for path, volume in self._manifest.mounts.items():
             if volume == self._manifest.conf_volume:
                 place = folder
             elif volume in self._manifest.claims and data is not None:
@@ -242,6 +243,7 @@ class EmbeddedDeployment:
         names = list(self._addresses)
         path = self._manifest.startup.path
         health = await asyncio.gather(*(self.get(name, path) for name in names))
+        self._health = {name: status for name, (status, _) in zip(names, health, strict=True)}
         if any(status != 200 for status, _ in health):
             return False
         answers = await asyncio.gather(*(self.get(name, "/jsz") for name in names))
@@ -273,22 +275,24 @@ class EmbeddedDeployment:
             return PortTakenError(
                 f"server {name} cannot listen: its {self._address(name).named_in(said)} is taken",
                 seen=said,
-                do="end the program that listens there, and the server comes back by itself; "
-                "or stop this lab and start again, which chooses other ports",
+                do="end the program that listens there, or stop this lab and start again: "
+                "other ports are chosen then",
             )
         return DeploymentError(
             f"server {name} ended at its start with exit code {state.code}",
             seen=said,
             do=f"correct {self._manifest.folder}"
             if self._settings.manifests
-            else "run `jslab doctor`; the whole log: await lab.deployment.log(server)",
+            else "`jslab doctor` checks this machine",
         )
 
     def _describe(self) -> str:
-        lines = [f"{server.name} {server.state}" for server in self.servers()]
-        for name in self._addresses:
-            last = _tail(self._log_path(self.folder, name), 1)
-            lines.append(f"{name}: {last}")
+        path = self._manifest.startup.path
+        lines = []
+        for server in self.servers():
+            status = self._health.get(server.name, 0) or "no answer"
+            last = _tail(self._log_path(self.folder, server.name), 1)
+            lines += [f"{server.name} {server.state}, {path}: {status}", f"    last line of its log: {last}"]
         return "\n        ".join(lines)
 
     async def _end_process(self, command: str, name: str) -> None:
@@ -381,11 +385,18 @@ def _get(port: int, path: str) -> tuple[int, Json]:
     try:
         connection.request("GET", path)
         response = connection.getresponse()
-        return response.status, json.loads(response.read() or b"null")
-    except (OSError, http.client.HTTPException, ValueError):
+        return response.status, _json(response.read())
+    except (OSError, http.client.HTTPException):
         return 0, None
     finally:
         connection.close()
+
+
+def _json(body: bytes) -> Json:
+    try:
+        return json.loads(body)
+    except ValueError:
+        return None
 
 
 def _tail(path: Path, lines: int) -> str:

@@ -58,6 +58,7 @@ class Child:
         self.asked = False
 
     def start(self) -> None:
+        """Start the process; its output is added to its log."""
         with open(self.spec["log"], "ab") as log:
             self.process = subprocess.Popen(
                 self.spec["argv"],
@@ -91,6 +92,7 @@ class Child:
         return True
 
     def obey(self, command: str) -> None:
+        """Do what the kernel asked for; what it came to stands in ``report``."""
         if command == "release":
             if self.state == "held" and self.process is None:
                 self.state, self.start_at, self.backoff = "backoff", 0.0, BACKOFF_FIRST
@@ -114,6 +116,7 @@ class Child:
             self.process.send_signal(signal.SIGCONT)
 
     def report(self) -> dict[str, Any]:
+        """Return what ``state.json`` says about this server."""
         return {
             "state": self.state,
             "pid": self.process.pid if self.process else None,
@@ -124,6 +127,7 @@ class Child:
 
 
 def write_state(folder: str, children: dict[str, Child]) -> None:
+    """Replace ``state.json`` as a whole, so that nobody reads half of it."""
     path = os.path.join(folder, "state.json")
     with open(path + ".new", "w") as file:
         json.dump({"guard": os.getpid(), "servers": {n: c.report() for n, c in children.items()}}, file)
@@ -161,6 +165,7 @@ def read_commands(buffer: bytearray, children: dict[str, Child]) -> bool:
 
 
 def guard(folder: str, kernel: int, children: dict[str, Child]) -> None:
+    """Look after the servers until the kernel is gone or somebody ends the guard."""
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
@@ -189,6 +194,7 @@ def guard(folder: str, kernel: int, children: dict[str, Child]) -> None:
 
 
 def main() -> None:
+    """Run as ``guard.py FOLDER KERNEL``, with the kernel's end of the pipe as stdin."""
     folder, kernel = sys.argv[1], int(sys.argv[2])
     with open(os.path.join(folder, "servers.json")) as file:
         children = {spec["name"]: Child(spec) for spec in json.load(file)}

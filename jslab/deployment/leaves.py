@@ -44,7 +44,7 @@ RULES = (
     _ignored("*.metadata.labels.*", "nothing selects processes by label"),
     _ignored("*.matchLabels.*", "nothing selects processes by label"),
     _honoured("ConfigMap metadata.name", "the volume that holds nats.conf is found by it"),
-    _honoured("ConfigMap data.*", "the servers read these bytes, unchanged"),
+    _honoured("ConfigMap data.*.conf", "the servers read these bytes, unchanged"),
     _honoured("StatefulSet metadata.name", "the servers' names begin with it"),
     _ignored("Service *", "clients and routes get loopback addresses of every server"),
     _ignored("PodDisruptionBudget *", "nobody drains this machine"),
@@ -80,7 +80,10 @@ RULES = (
     ),
     _ignored(f"{CONTAINER}.resources.*", "no limits; GOMEMLIMIT is honoured"),
     _ignored(f"{CONTAINER}.securityContext.*", "the servers run as you"),
-    _honoured(f"{CONTAINER}.volumeMounts[[][]].*", "each becomes a folder of the lab"),
+    _honoured(f"{CONTAINER}.volumeMounts[[][]].name", "each becomes a folder of the lab"),
+    _honoured(
+        f"{CONTAINER}.volumeMounts[[][]].mountPath", "arguments and values below it become that folder"
+    ),
     _honoured(f"{POD}.volumes[[][]].name", "each becomes a folder of the lab"),
     _honoured(f"{POD}.volumes[[][]].configMap.name", "the folder that holds nats.conf"),
     _honoured(f"{POD}.volumes[[][]].emptyDir", "a folder that is emptied with the lab"),

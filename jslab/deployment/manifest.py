@@ -53,7 +53,7 @@ class Manifest:
     ports: Mapping[str, int]
     startup: Probe
     mounts: Mapping[str, str]
-    """Volume name → mount path."""
+    """Mount path → volume name."""
     conf_volume: str
     claims: tuple[str, ...]
     """Names of the volumes that outlive their pod."""
@@ -85,15 +85,20 @@ class Node:
 
     def get(self, key: str) -> Node:
         """Return the value below ``key``. Raises ManifestError when it is missing."""
+        path = f"{self.path}.{key}" if self.path else key
         if not isinstance(self.value, dict):
             raise self.error("should be a mapping", f"write `{key}:` below it")
         if key not in self.value:
             raise ManifestError(
-                f"{self.file}: {self.path}.{key} is missing",
+                f"{self.file}: {path} is missing",
                 seen=f"keys there: {', '.join(map(str, self.value)) or 'none'}",
                 do="compare with the manifests that came with the course",
             )
-        return Node(self.value[key], self.file, f"{self.path}.{key}" if self.path else key)
+        return Node(self.value[key], self.file, path)
+
+    def has(self, key: str) -> bool:
+        """Tell whether there is something below ``key``."""
+        return isinstance(self.value, dict) and key in self.value
 
     def at(self, dotted: str) -> Node:
         """Return the value below several keys, written with dots."""
@@ -135,6 +140,7 @@ def read(folder: Path) -> Manifest:
     conf_name, conf = _conf(config)
     name = stateful.at("metadata.name").text()
     literal, pod_names = _environment(container)
+    claims = tuple(c.at("metadata.name").text() for c in stateful.at("spec.volumeClaimTemplates").items())
     return Manifest(
         folder=folder,
         conf=conf,
@@ -148,14 +154,9 @@ def read(folder: Path) -> Manifest:
             {p.get("name").text(): p.get("containerPort").number() for p in container.get("ports").items()}
         ),
         startup=_probe(container.get("startupProbe")),
-        mounts=MappingProxyType(
-            {
-                m.get("name").text(): m.get("mountPath").text().rstrip("/")
-                for m in container.get("volumeMounts").items()
-            }
-        ),
+        mounts=MappingProxyType(_mounts(container, {*claims, *_names(pod.get("volumes"))})),
         conf_volume=_conf_volume(pod, config.at("metadata.name").text()),
-        claims=tuple(c.at("metadata.name").text() for c in stateful.at("spec.volumeClaimTemplates").items()),
+        claims=claims,
         leaves=tuple(leaf for document in documents for leaf in _leaves(document)),
     )
 
@@ -215,7 +216,7 @@ def _only_container(pod: Node) -> Node:
 
 def _conf(config: Node) -> tuple[str, str]:
     data = config.get("data")
-    names = [key for key in (data.value or {}) if str(key).endswith(".conf")]
+    names = [key for key in data.value if str(key).endswith(".conf")] if isinstance(data.value, dict) else []
     if len(names) != 1:
         raise data.error("should hold one *.conf", "keep nats.conf there")
     return names[0], data.get(names[0]).text()
@@ -226,7 +227,7 @@ def _environment(container: Node) -> tuple[dict[str, str], tuple[str, ...]]:
     pod_names: list[str] = []
     for entry in container.get("env").items():
         name = entry.get("name").text()
-        if "value" in entry.value:
+        if entry.has("value"):
             literal[name] = entry.get("value").text()
             continue
         ref = entry.at("valueFrom.fieldRef.fieldPath")
@@ -238,7 +239,7 @@ def _environment(container: Node) -> tuple[dict[str, str], tuple[str, ...]]:
 
 def _probe(probe: Node) -> Probe:
     def setting(key: str, default: int) -> int:
-        return probe.get(key).number(0) if key in probe.value else default
+        return probe.get(key).number(0) if probe.has(key) else default
 
     return Probe(
         path=probe.at("httpGet.path").text(),
@@ -247,9 +248,23 @@ def _probe(probe: Node) -> Probe:
     )
 
 
+def _names(entries: Node) -> list[str]:
+    return [entry.get("name").text() for entry in entries.items()]
+
+
+def _mounts(container: Node, volumes: set[str]) -> dict[str, str]:
+    mounts: dict[str, str] = {}
+    for mount in container.get("volumeMounts").items():
+        name = mount.get("name")
+        if name.text() not in volumes:
+            raise name.error("there is no such volume", f"use one of {', '.join(sorted(volumes))}")
+        mounts[mount.get("mountPath").text().rstrip("/")] = name.text()
+    return mounts
+
+
 def _conf_volume(pod: Node, config_map: str) -> str:
     for volume in pod.get("volumes").items():
-        if "configMap" in volume.value and volume.at("configMap.name").value == config_map:
+        if volume.has("configMap") and volume.at("configMap.name").value == config_map:
             return volume.get("name").text()
     raise pod.get("volumes").error(f"none of them is the ConfigMap {config_map}", "mount it")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import json
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
@@ -80,6 +81,14 @@ class Witness:
 
     async def _on_advisory(self, msg: Msg) -> None:
         self.advisories.append(_json(msg.data.decode()))
+
+
+async def _fetch(reader: JetStreamContext.PullSubscription, batch: int) -> list[Msg]:
+    """Fetch messages that are there; nothing while the news of the consumer is on its way to the entry."""
+    try:
+        return await reader.fetch(batch, timeout=5)
+    except nats.js.errors.ServiceUnavailableError:
+        return []
 
 
 def _json(text: object) -> dict[str, Any]:
@@ -184,7 +193,10 @@ class Room:
         found: list[RawStreamMsg] = []
         try:
             while len(found) < last:
-                for msg in await reader.fetch(min(BATCH, last - len(found)), timeout=5):
+                batch = min(BATCH, last - len(found))
+                for msg in await until(
+                    functools.partial(_fetch, reader, batch), what=f"messages of {stream}", timeout=10
+                ):
                     meta = msg.metadata
                     found.append(
                         RawStreamMsg(

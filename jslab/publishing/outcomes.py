@@ -98,11 +98,14 @@ class Outcomes:
         self.paused = ""
         """While the servers take nothing: why. Then one record asks for all."""
         self.silent_since: float | None = None
-        """When something was sent, or could not be, that no final answer has followed."""
+        """When something was sent that no final answer to anything has followed."""
+        self.cut_off_since: float | None = None
+        """When the connection was lost, while there is none."""
         self.last_trouble = ""
         self.foreign: tuple[int, Answer] | None = None
         """A record that another stream stored."""
         self._ask_at = 0.0
+        self._awake_since = 0.0
         self._trouble: dict[int, _Trouble] = {}
         self._late: dict[int, _Trouble] = {}
         self._unknown: dict[int, Unknown] = {}
@@ -169,7 +172,7 @@ class Outcomes:
         """Settle, or prepare to send again, what has waited too long for an answer."""
         overdue = []
         for position, (sent, _) in self.in_flight.items():
-            if now - sent < self.ack_timeout:
+            if now - max(sent, self._awake_since) < self.ack_timeout:
                 break
             overdue.append(position)
         for position in overdue:
@@ -177,6 +180,15 @@ class Outcomes:
         for position, trouble in list(self._trouble.items()):
             if now - trouble.first_sent >= self.deadline:
                 self._give_up(position, trouble)
+
+    def resume_at(self, now: float) -> None:
+        """Start all waits anew: until now something blocked the event loop, so no answer was heard."""
+        self._awake_since = now
+
+    def silent(self, now: float) -> bool:
+        """Tell whether nothing could be settled for so long that further records would fare no better."""
+        since = [moment for moment in (self.silent_since, self.cut_off_since) if moment is not None]
+        return bool(since) and now - max(min(since), self._awake_since) >= self.deadline
 
     def due(self, now: float) -> list[int]:
         """Give the positions to send again now; at most one while the servers take nothing."""

@@ -20,10 +20,10 @@ from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
 from nats.js.api import StreamInfo
 
-from jslab.errors import SubjectError
+from jslab.publishing import explaining
 from jslab.publishing.feeds import END, NOT_YET, AsyncFeed, Feed, feed
 from jslab.publishing.outcomes import Outcomes, parse_answer
-from jslab.publishing.payloads import CapturedSubjects, Message, Recipe, subject_fault
+from jslab.publishing.payloads import CapturedSubjects, Message, Recipe
 from jslab.publishing.report import PublishReport
 from jslab.waiting import LONGEST_NAP
 
@@ -127,7 +127,9 @@ class _Publisher:
         self._subscription: Subscription | None = None
         self._inbox = f"{self._nc.new_inbox()}."
         self._ack_start = b"unlike any ack"
+        self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._ticked = monotonic()
         self._waiter: asyncio.Future[None] | None = None
         self._wake_at = 0
         self._reconnects = self._nc.stats["reconnects"]
@@ -146,6 +148,8 @@ class _Publisher:
                     await self._burst(source)
                     await asyncio.sleep(0)
                 else:
+                    if not source.ready() and not self._outcomes.open:
+                        self._outcomes.silent_since = None  # the source is silent, not the servers
                     await self._sleep()
             while self._outcomes.open:
                 await self._look_after()
@@ -218,7 +222,7 @@ class _Publisher:
 
     async def _burst(self, source: Feed | AsyncFeed) -> None:
         """Send some records, without giving the event loop a turn."""
-        outcomes = self._outcomes
+        outcomes, publish, inbox = self._outcomes, self._nc.publish, self._inbox
         now = started = monotonic()
         room = min(BURST_MESSAGES, self._window - outcomes.open)
         size = 0
@@ -236,8 +240,13 @@ class _Publisher:
                 self._stop_at(error)
                 return
             outcomes.send(position, message, now)
-            await self._send(position, message, str(position), now)
-            if self._ended:
+            try:
+                await publish(message.subject, message.payload, inbox + str(position), message.headers)
+            except nats.errors.OutboundBufferLimitError:
+                outcomes.never_left(position, now)  # the connection went away a moment ago
+            except Exception as error:
+                outcomes.not_sent(position)
+                self._stop_at(error)
                 return
             self._position = position + 1
             size += message.size
@@ -247,25 +256,21 @@ class _Publisher:
     def _message(self, record: Any, position: int) -> Message:
         message = self._recipe.message(record, position)
         if fault := self._captured.fault(message.subject):
-            raise _BadSubjectError(position, message.subject, fault)
+            raise explaining.UnfitSubjectError(position, message.subject, fault)
         if message.size > self._nc.max_payload:
-            error = nats.errors.MaxPayloadError()
-            error.add_note(
-                f"jslab: record {position} on {message.subject} is {message.size:,} bytes with its headers, "
-                f"the server takes {self._nc.max_payload:,} (max_payload). Send less, or keep the "
-                f"data in an object store and send where it is."
-            )
-            raise error
+            raise explaining.too_large(message, position, self._nc.max_payload)
         return message
 
-    async def _send(self, position: int, message: Message, token: str, now: float) -> None:
+    async def _send_again(self, position: int, now: float) -> None:
+        again = self._outcomes.send_again(position, now)
+        if again is None:
+            return
+        message, attempt = again
+        reply = f"{self._inbox}{position}-{attempt}"
         try:
-            await self._nc.publish(message.subject, message.payload, self._inbox + token, message.headers)
-        except nats.errors.OutboundBufferLimitError:
-            self._outcomes.never_left(position, now)  # the connection went away a moment ago
-        except Exception as error:
-            self._outcomes.not_sent(position)
-            self._stop_at(error)
+            await self._nc.publish(message.subject, message.payload, reply, message.headers)
+        except nats.errors.Error:
+            self._outcomes.never_left(position, now)
 
     async def _look_after(self) -> None:
         """Do what a turn of the loop may have made necessary: react to faults, send again what is due."""
@@ -273,42 +278,24 @@ class _Publisher:
         now = monotonic()
         self._check_cancelled()
         if self._nc.is_closed:
-            closed = nats.errors.ConnectionClosedError()
-            closed.add_note(f"jslab: the connection was closed while publishing. {self._so_far()}")
-            raise closed
+            raise explaining.closed(outcomes)
         if self._nc.stats["reconnects"] != self._reconnects:
             self._reconnects = self._nc.stats["reconnects"]
             outcomes.connection_lost(now)
         if outcomes.foreign is not None and self._fault is None:
-            self._stop_at(self._stored_elsewhere())
-        if not self._ended:
-            self._check_silence(now)
+            self._stop_at(explaining.stored_elsewhere(outcomes))
+        if self._nc.is_connected:
+            outcomes.cut_off_since = None
+        elif outcomes.cut_off_since is None:
+            outcomes.cut_off_since = now
+        # By the clock of the last tick: what came while something blocked the loop is not heard yet.
+        if not self._ended and outcomes.silent(self._ticked):
+            raise explaining.silence(outcomes, self._nc.is_connected, self._position)
         if outcomes.waiting and self._nc.is_connected:
             for position in outcomes.due(now):
                 if not self._may_write():
                     break
-                if again := outcomes.send_again(position, now):
-                    message, attempt = again
-                    await self._send(position, message, f"{position}-{attempt}", now)
-
-    def _check_silence(self, now: float) -> None:
-        """Raise when nothing could be settled for so long that the rest would fare no better."""
-        outcomes = self._outcomes
-        if outcomes.silent_since is None and not self._nc.is_connected:
-            outcomes.silent_since = now
-        if outcomes.silent_since is None or now - outcomes.silent_since < outcomes.deadline:
-            return
-        error: Exception = nats.errors.TimeoutError()
-        trouble = outcomes.paused or outcomes.last_trouble or "no ack"
-        if not self._nc.is_connected:
-            trouble = "no connection"
-        elif outcomes.paused:
-            error = nats.js.errors.NoStreamResponseError()
-        error.add_note(
-            f"jslab: for {outcomes.deadline:g} s stream {outcomes.stream} settled no message ({trouble}), so "
-            f"records from {self._position} on were not sent. Are enough servers up? {self._so_far()}"
-        )
-        raise error
+                await self._send_again(position, now)
 
     # -- hearing
 
@@ -340,7 +327,7 @@ class _Publisher:
         full = self._outcomes.open >= self._window and not self._ended
         room = min(self._window, BURST_MESSAGES) if full else 1
         self._wake_at = 0 if self._ended else self._outcomes.open - room
-        self._waiter = asyncio.get_running_loop().create_future()
+        self._waiter = self._loop.create_future()
         try:
             await self._waiter
         finally:
@@ -352,9 +339,14 @@ class _Publisher:
 
     def _tick(self) -> None:
         """Look at the clock, five times a second; also what lets an interrupt reach a waiting cell."""
-        self._timer = asyncio.get_running_loop().call_later(LONGEST_NAP, self._tick)
-        self._outcomes.expire(monotonic())
+        now = monotonic()
+        gap = now - self._ticked
+        self._ticked = now
+        if gap > 2 * LONGEST_NAP:  # something blocked the loop, and acks lie unread
+            self._outcomes.resume_at(now)
+        self._outcomes.expire(now)
         self._wake()
+        self._timer = self._loop.call_later(LONGEST_NAP, self._tick)
 
     def _check_cancelled(self) -> None:
         """Notice a cancellation that nats-py swallowed while it waited for its socket."""
@@ -369,57 +361,12 @@ class _Publisher:
         self._ended = True
 
     async def _explained(self, error: Exception) -> Exception:
-        if isinstance(error, _BadSubjectError):
-            error = await self._subject_error(error)
-        error.add_note(f"jslab: publishing ended at record {self._position}. {self._so_far()}")
+        if isinstance(error, explaining.UnfitSubjectError):
+            error = await explaining.subject_error(self._js, self._outcomes.stream, self._captured, error)
+        error.add_note(
+            f"jslab: publishing ended at record {self._position}. {explaining.so_far(self._outcomes)}"
+        )
         return error
-
-    async def _subject_error(self, bad: _BadSubjectError) -> SubjectError:
-        stream = self._outcomes.stream
-        patterns = ", ".join(self._captured.patterns) or "nothing, as a mirror does"
-        if not bad.uncaptured:
-            return SubjectError(
-                f"record {bad.position} has no legal subject: {bad.subject!r}",
-                seen=bad.fault,
-                do="publish to tokens with single dots between them, such as flights.JFK.AA.LAX",
-            )
-        try:
-            other = f"stream {await self._js.find_stream_name_by_subject(bad.subject)} does"
-        except nats.js.errors.NotFoundError:
-            other = "no stream does"
-        except (nats.errors.Error, TimeoutError) as error:
-            other = f"asking which stream does failed: {error}"
-        return SubjectError(
-            f"record {bad.position}: stream {stream} does not capture {bad.subject}",
-            seen=f"{stream} captures {patterns}; {other}",
-            do=f"publish to a subject that {stream} captures, publish to the stream that does, "
-            f"or give {stream} this subject with js.update_stream",
-        )
-
-    def _stored_elsewhere(self) -> SubjectError:
-        assert self._outcomes.foreign is not None
-        position, answer = self._outcomes.foreign
-        return SubjectError(
-            f"record {position} was not stored by stream {self._outcomes.stream}",
-            seen=f"stream {answer.stream} stored it, as sequence {answer.seq}",
-            do="look which stream captures the subject now: somebody changed a stream's subjects meanwhile",
-        )
-
-    def _so_far(self) -> str:
-        report = self._outcomes.report(0.0)
-        return (
-            f"Of {report.sent:,} records sent {report.acked:,} were acked, {report.duplicates:,} duplicate, "
-            f"{len(report.refused):,} refused, {len(report.unknown) + self._outcomes.open:,} unknown."
-        )
-
-
-class _BadSubjectError(Exception):
-    def __init__(self, position: int, subject: str, fault: str) -> None:
-        super().__init__(fault)
-        self.position = position
-        self.subject = subject
-        self.fault = fault
-        self.uncaptured = subject_fault(subject) is None
 
 
 def _cancels() -> int:

@@ -24,6 +24,11 @@ OUTPUTS = """() => window.jupyterapp.shell.currentWidget.content.widgets
   .filter(cell => cell.model.type === 'code')
   .flatMap(cell => cell.model.outputs.toJSON())"""
 RUN_ALL = "() => window.jupyterapp.commands.execute('notebook:run-all-cells')"
+SCROLL = """cell => {
+  const notebook = window.jupyterapp.shell.currentWidget.content;
+  notebook.activeCellIndex = cell === 'first' ? 0 : notebook.widgets.length - 1;
+  return notebook.scrollToItem(notebook.activeCellIndex, 'start');
+}"""
 THEME = "theme => window.jupyterapp.commands.execute('apputils:change-theme', { theme })"
 
 
@@ -60,7 +65,9 @@ async def photograph(page: Page, pictures: Path, name: str) -> None:
         kind = theme.rpartition(" ")[2].lower()
         light = str(kind == "light").lower()
         await page.wait_for_function(f"() => document.body.dataset.jpThemeLight === '{light}'")
-        await page.screenshot(path=pictures / f"{name}-{kind}.png")
+        for cell in ("first", "last"):
+            await page.evaluate(SCROLL, cell)
+            await page.screenshot(path=pictures / f"{name}-{cell}-{kind}.png")
 
 
 async def test_a_newcomer_runs_lesson_00_and_sees_an_acknowledged_message(

@@ -376,6 +376,45 @@ def test_silence_is_counted_from_the_first_message_that_no_final_answer_followed
     assert o.silent_since is None
 
 
+def test_servers_are_silent_when_nothing_is_settled_for_the_deadline() -> None:
+    o = outcomes()
+    assert not o.silent(1_000)
+    o.send(0, message(), 3)
+    assert not o.silent(3 + DEADLINE - 0.1)
+    assert o.silent(3 + DEADLINE)
+    o.ack(0, 1)
+    assert not o.silent(3 + DEADLINE)
+
+
+def test_a_lost_connection_counts_as_silence_until_it_is_back() -> None:
+    o = outcomes()
+    o.cut_off_since = 3
+    assert o.silent(3 + DEADLINE)
+    o.cut_off_since = None
+    assert not o.silent(3 + DEADLINE)
+
+
+def test_while_the_event_loop_was_blocked_no_answer_could_be_heard() -> None:
+    o = outcomes()
+    o.send(0, message(), 0)
+    o.resume_at(100)
+    o.expire(100)
+    assert o.open == 1
+    assert not o.silent(100)
+    o.expire(100 + ACK_TIMEOUT)
+    assert len(o.report(1).unknown) == 1
+    assert o.silent(100 + DEADLINE)
+
+
+def test_a_blocked_event_loop_does_not_stretch_the_duplicate_window() -> None:
+    o = outcomes()
+    o.send(0, message("id"), 0)
+    o.resume_at(WINDOW)
+    o.expire(WINDOW + ACK_TIMEOUT)
+    assert o.due(WINDOW + ACK_TIMEOUT) == []
+    assert len(o.report(1).unknown) == 1
+
+
 # -- any order of events
 
 

@@ -6,6 +6,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,39 @@ def test_every_requirement_is_pinned_within_its_range(requirement: Requirement) 
     pin = constraints().get(canonicalize_name(requirement.name))
     assert pin is not None, f"constraints.txt lacks {requirement.name}"
     assert pin in requirement.specifier
+
+
+def closure() -> dict[str, metadata.Distribution]:
+    """Everything that installing jslab with its extras brings, as it is installed here."""
+    found: dict[str, metadata.Distribution] = {}
+    waiting = list(requirements())
+    while waiting:
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        wanted = [{"extra": extra} for extra in requirement.extras or [""]]
+        if requirement.marker and not any(requirement.marker.evaluate(extra) for extra in wanted):
+            continue
+        if name not in found:
+            found[name] = metadata.distribution(name)
+            waiting += [
+                inner
+                for inner in map(Requirement, found[name].requires or [])
+                if not inner.marker or any(inner.marker.evaluate(extra) for extra in [{"extra": ""}, *wanted])
+            ]
+    return found
+
+
+def test_everything_that_is_installed_is_pinned_at_its_version() -> None:
+    installed = {name: Version(distribution.version) for name, distribution in closure().items()}
+    pins = constraints()
+    assert {name: pins.get(name) for name in installed} == installed
+
+
+def test_every_pin_installs_on_the_oldest_python() -> None:
+    """Found with Debian 12's Python 3.11.2: a pinned package wanted 3.11.5."""
+    wanted = {name: found.metadata.get("Requires-Python") for name, found in closure().items()}
+    oldest = Version(f"{PYTHONS[0]}.0")
+    assert [name for name, range_ in wanted.items() if oldest not in SpecifierSet(range_ or "")] == []
 
 
 def test_the_pinned_server_is_the_one_that_the_manifest_names() -> None:
