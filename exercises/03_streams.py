@@ -578,7 +578,9 @@ async def solve_archive(lab):
     )
     used = (await archive.info()).state.bytes
     # A tenth more, because no two weeks are the same.
-    await lab.js.update_stream(dataclasses.replace(archive.config, max_bytes=int(used * 1.1)))
+    config = dataclasses.replace(archive.config, max_bytes=int(used * 1.1))
+    await lab.js.update_stream(config)
+    print(f"{used:,} bytes used, {config.max_bytes:,} given")
 
 
 @archive.wrong("read-once")

@@ -275,9 +275,9 @@ async def check_feed(room: Room) -> str:
     if missing:
         raise Wrong(
             "missing",
-            f"{len(missing)} of {len(day)} flights never reached FEED, {missing[0]} first. Their publishes ended "
-            "without an ack, and the server they went to died with them. Other publishes ended just so, and "
-            "are stored: a timeout is not a no, it is *unknown*. Ask again until you hold an ack.",
+            f"{len(missing)} of {len(day)} flights never reached FEED, {missing[0]} first. Their publishes "
+            "ended without an ack, and the server they went to died with them. Other publishes ended just "
+            "so, and are stored: a timeout is not a no, it is *unknown*. Ask again until you hold an ack.",
         )
     twice = [flight for flight in day if count[flight] > 1]
     if twice:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import contextlib
 import datetime
@@ -37,6 +38,7 @@ class Connection:
         self.nc = Client()
         self.events: collections.deque[Event] = collections.deque(maxlen=EVENTS_KEPT)
         self._opened = False
+        self._closing: asyncio.Future[None] | None = None
 
     async def open(self, urls: Sequence[str], timeout: float) -> None:
         """Connect to the first server that answers, in the order given."""
@@ -77,15 +79,21 @@ class Connection:
         return url.geturl() if url else None
 
     async def close(self) -> None:
-        """Close the connection; safe to call twice, and before it was opened."""
-        if self._opened and not self.nc.is_closed:
-            await self.nc.close()
+        """Close the connection; safe to call twice, before it was opened, and to interrupt."""
+        if self._closing is None and self._opened:
+            # nats-py calls itself closed first and lets go of its socket last: it must come to its end.
+            self._closing = asyncio.ensure_future(self.nc.close())
+        if self._closing is not None:
+            await asyncio.shield(self._closing)
 
     def _note(self, text: str) -> None:
         self.events.append(Event(datetime.datetime.now(datetime.UTC), text))
 
     async def _on_error(self, err: Exception) -> None:
         self._note(f"{type(err).__name__}: {err}")
+        # nats-py forgets the socket of a handshake that failed, as each one with a frozen server does.
+        if not self.nc.is_connected and self.nc._transport is not None:
+            self.nc._transport.close()  # type: ignore[no-untyped-call]
 
     async def _on_disconnect(self) -> None:
         self._note("disconnected")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jslab.deployment import Deployment
-from jslab.errors import UnsupportedError
+from jslab.errors import DeploymentError, UnsupportedError
 
 RECOVERY = 60.0
 
@@ -25,36 +25,38 @@ class Faults:
 
     async def crash(self, server: str) -> None:
         """Kill a server without warning (SIGKILL, or a pod deleted without grace). It comes back."""
-        self._check("crash")
+        self._check("crash", server)
         await self._deployment.crash(server)
 
     async def terminate(self, server: str) -> None:
         """Ask a server to leave (SIGTERM): it hands its leaders over first. It comes back."""
-        self._check("terminate")
+        self._check("terminate", server)
         await self._deployment.terminate(server)
 
     async def hold(self, *servers: str) -> None:
         """Kill servers and keep them away, all at once as far as the backend can."""
-        self._check("hold")
+        self._check("hold", *servers)
         for server in servers:
             self._held.add(server)
             await self._deployment.hold(server)
 
     async def release(self, *servers: str) -> None:
         """Let held servers come back; without names, all of them."""
+        self._check("release", *servers)
         for server in servers or sorted(self._held):
             await self._deployment.release(server)
             self._held.discard(server)
 
     async def pause(self, *servers: str) -> None:
         """Freeze servers: connections stay open, nothing is answered."""
-        self._check("pause")
+        self._check("pause", *servers)
         for server in servers:
             self._paused.add(server)
             await self._deployment.pause(server)
 
     async def resume(self, *servers: str) -> None:
         """Let frozen servers go on; without names, all of them."""
+        self._check("resume", *servers)
         for server in servers or sorted(self._paused):
             await self._deployment.resume(server)
             self._paused.discard(server)
@@ -68,7 +70,14 @@ class Faults:
         await self.release()
         await self._deployment.ready(timeout)
 
-    def _check(self, fault: str) -> None:
+    def _check(self, fault: str, *servers: str) -> None:
+        names = [server.name for server in self._deployment.servers()]
+        if unknown := [server for server in servers if server not in names]:
+            raise DeploymentError(
+                f"there is no server {unknown[0]!r} to {fault}",
+                seen=f"servers of this lab: {', '.join(names)}",
+                do="use one of those names",
+            )
         if fault in self._deployment.refuses:
             raise UnsupportedError(
                 f"the backend {self._deployment.backend} cannot {fault} a server",

@@ -97,7 +97,12 @@ class Guard:
         return self._process.poll() is None
 
     def states(self) -> dict[str, ChildState]:
-        """Return what the guard last wrote, by server; empty before its first word."""
+        """Return what the guard last wrote, by server; empty before its first word.
+
+        Raises DeploymentError when the guard is gone: what it wrote is true no more.
+        """
+        if not self.alive():
+            raise self.gone()
         with contextlib.suppress(FileNotFoundError):
             self._states = read_states(self.folder)
         return self._states

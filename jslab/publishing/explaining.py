@@ -7,7 +7,7 @@ import nats.js.errors
 from nats.js import JetStreamContext
 
 from jslab.errors import SubjectError
-from jslab.publishing.outcomes import Outcomes
+from jslab.publishing.outcomes import NO_RESPONDERS, Outcomes
 from jslab.publishing.payloads import CapturedSubjects, Message, subject_fault
 
 
@@ -70,10 +70,10 @@ def too_large(message: Message, position: int, limit: int) -> nats.errors.MaxPay
 def silence(outcomes: Outcomes, connected: bool, position: int) -> Exception:
     """Explain that nothing could be settled for so long that the rest would fare no better."""
     error: Exception = nats.errors.TimeoutError()
-    trouble = outcomes.paused or outcomes.last_trouble or "no ack"
+    trouble = outcomes.paused or outcomes.last_trouble.text or "no ack"
     if not connected:
         trouble = "no connection"
-    elif outcomes.paused:
+    elif outcomes.last_trouble.err_code == NO_RESPONDERS:
         error = nats.js.errors.NoStreamResponseError()
     error.add_note(
         f"jslab: for {outcomes.deadline:g} s stream {outcomes.stream} settled no message ({trouble}), so "

@@ -96,12 +96,13 @@ class Outcomes:
         self.unacked_bytes = 0
         self.sent = 0
         self.paused = ""
-        """While the servers take nothing: why. Then one record asks for all."""
+        """While the servers take nothing, or say nothing: why. Then one record at a time asks for all."""
         self.silent_since: float | None = None
         """When something was sent that no final answer to anything has followed."""
         self.cut_off_since: float | None = None
         """When the connection was lost, while there is none."""
-        self.last_trouble = ""
+        self.last_trouble = Answer()
+        """The last error, or the last missing answer with its reason as text."""
         self.foreign: tuple[int, Answer] | None = None
         """A record that another stream stored."""
         self._ask_at = 0.0
@@ -163,10 +164,9 @@ class Outcomes:
 
     def connection_lost(self, now: float) -> None:
         """Prepare to send again what may have been lost with the connection and has a message id."""
-        self.last_trouble = "the connection was lost"
         for position, (_, message) in list(self.in_flight.items()):
             if message.msg_id is not None:
-                self._no_answer(position, self.last_trouble, now)
+                self._no_answer(position, "the connection was lost", now)
 
     def expire(self, now: float) -> None:
         """Settle, or prepare to send again, what has waited too long for an answer."""
@@ -175,8 +175,11 @@ class Outcomes:
             if now - max(sent, self._awake_since) < self.ack_timeout:
                 break
             overdue.append(position)
+        why = f"no ack within {self.ack_timeout:g} s"
+        if overdue and not self.paused and self._unheard(now) >= self.ack_timeout:
+            self._pause(why, ask_at=now)
         for position in overdue:
-            self._no_answer(position, f"no ack within {self.ack_timeout:g} s", now)
+            self._no_answer(position, why, now)
         for position, trouble in list(self._trouble.items()):
             if now - trouble.first_sent >= self.deadline:
                 self._give_up(position, trouble)
@@ -187,8 +190,7 @@ class Outcomes:
 
     def silent(self, now: float) -> bool:
         """Tell whether nothing could be settled for so long that further records would fare no better."""
-        since = [moment for moment in (self.silent_since, self.cut_off_since) if moment is not None]
-        return bool(since) and now - max(min(since), self._awake_since) >= self.deadline
+        return self._unheard(now) >= self.deadline
 
     def due(self, now: float) -> list[int]:
         """Give the positions to send again now; at most one while the servers take nothing."""
@@ -243,6 +245,15 @@ class Outcomes:
             bytes=self._bytes,
         )
 
+    def _unheard(self, now: float) -> float:
+        """For how long nothing was settled though something was sent, or could not be."""
+        since = [moment for moment in (self.silent_since, self.cut_off_since) if moment is not None]
+        return now - max(min(since), self._awake_since) if since else 0.0
+
+    def _pause(self, why: str, ask_at: float) -> None:
+        self.paused = why
+        self._ask_at = ask_at
+
     def _count_ack(self, seq: int) -> None:
         self._acked += 1
         if seq > self._last_seq:
@@ -270,7 +281,7 @@ class Outcomes:
     def _answer_error(
         self, position: int, attempt: int, answer: Answer, trouble: _Trouble, now: float
     ) -> None:
-        self.last_trouble = answer.text
+        self.last_trouble = answer
         if _STORE_CLOSED in answer.text:
             if position in self.in_flight and attempt == trouble.attempt:
                 self._no_answer(position, answer.text, now)
@@ -287,8 +298,7 @@ class Outcomes:
             if position in self.in_flight:
                 self.waiting[position] = (now + RETRY_PAUSE, self.in_flight.pop(position)[1])
             if answer.err_code in UNAVAILABLE:
-                self.paused = answer.text
-                self._ask_at = now + RETRY_PAUSE
+                self._pause(answer.text, ask_at=now + RETRY_PAUSE)
             return
         self.silent_since = None
         self.paused = ""
@@ -300,7 +310,8 @@ class Outcomes:
     def _no_answer(self, position: int, why: str, now: float) -> None:
         message = self.in_flight[position][1]
         trouble = self._trouble_of(position)
-        trouble.why = self.last_trouble = why
+        trouble.why = why
+        self.last_trouble = Answer(err_code=NO_ACK, text=why)
         if self._may_resend(message, trouble, now):
             del self.in_flight[position]
             self.waiting[position] = (now, message)

@@ -195,7 +195,9 @@ class _Publisher:
                     f"Create it first, or correct the name."
                 )
                 raise
-            except (TimeoutError, nats.js.errors.ServiceUnavailableError) as error:
+            except TimeoutError:
+                trouble = nats.errors.TimeoutError()
+            except nats.js.errors.ServiceUnavailableError as error:
                 trouble = error
             if monotonic() >= until:
                 trouble.add_note(
@@ -224,7 +226,7 @@ class _Publisher:
         """Send some records, without giving the event loop a turn."""
         outcomes, publish, inbox = self._outcomes, self._nc.publish, self._inbox
         now = started = monotonic()
-        room = min(BURST_MESSAGES, self._window - outcomes.open)
+        room = 1 if outcomes.paused else min(BURST_MESSAGES, self._window - outcomes.open)
         size = 0
         while room > 0 and size < BURST_BYTES and now - started < BURST_SECONDS:
             position = self._position

@@ -16,7 +16,7 @@ import nats.js.errors
 import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.js.api import AckPolicy, ConsumerConfig, StreamSource
+from nats.js.api import AckPolicy, ConsumerConfig, StreamInfo, StreamSource
 
 from jslab import departures
 from jslab.departures import Departure
@@ -43,7 +43,7 @@ async def flights_stream(lab: Lab, name: str = "FLIGHTS", **config: Any) -> str:
 
 async def stored(lab: Lab, stream: str) -> list[Msg]:
     """Read everything a stream holds, headers and subjects only, in stream order."""
-    count = (await lab.js.stream_info(stream)).state.messages
+    count = await settled_count(lab, stream)
     reader = await lab.js.pull_subscribe(
         "", stream=stream, config=ConsumerConfig(ack_policy=AckPolicy.NONE, headers_only=True)
     )
@@ -52,6 +52,21 @@ async def stored(lab: Lab, stream: str) -> list[Msg]:
         messages += await reader.fetch(1000, timeout=5)
     await reader.unsubscribe()
     return messages
+
+
+async def settled_count(lab: Lab, stream: str) -> int:
+    """Count a stream's messages once all its copies agree: a server just resumed answers with its past."""
+
+    async def agreed() -> StreamInfo | None:
+        info = await lab.js.stream_info(stream)
+        cluster = info.cluster
+        copies = (cluster.replicas or []) if cluster else []
+        good = cluster and cluster.leader and len(copies) == (info.config.num_replicas or 1) - 1
+        return info if good and all(c.current and not c.offline and not c.lag for c in copies) else None
+
+    info = await until(agreed, what=f"all copies of {stream} to agree", timeout=30)
+    assert info is not None
+    return info.state.messages
 
 
 async def stored_ids(lab: Lab, stream: str) -> list[str]:

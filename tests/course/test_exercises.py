@@ -1,7 +1,7 @@
 """Every exercise's check, on a live cluster: blank, each wrong answer with its diagnosis, the solution.
 
-The lessons' files are measured while this runs: a check with a branch that no answer takes would print a
-diagnosis that nobody has ever seen.
+The checks are measured while they look: one with a branch that no answer takes would print a diagnosis that
+nobody has ever seen. Answers are not measured, since that slows them down and some are about speed.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import builtins
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,8 +18,11 @@ import pytest
 
 from jslab.exercises import definition
 from jslab.exercises.definition import Exercise
+from jslab.exercises.desk import Verdict
 from jslab.lab import Lab
 from jslab.settings import course_folder
+
+Look = Callable[[Exercise], Awaitable[Verdict]]
 
 FOLDER = course_folder("exercises")
 
@@ -47,13 +50,10 @@ CASES = [
 ]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def measured() -> Iterator[coverage.Coverage]:
-    """Measures the branches of the lessons' files while this module runs."""
-    measuring = coverage.Coverage(branch=True, include=[f"{FOLDER}/*.py"], data_file=None, config_file=False)
-    measuring.start()
-    yield measuring
-    measuring.stop()
+@pytest.fixture(scope="module")
+def measured() -> coverage.Coverage:
+    """Measures the branches of the lessons' files, when it is told to."""
+    return coverage.Coverage(branch=True, include=[f"{FOLDER}/*.py"], data_file=None, config_file=False)
 
 
 @pytest.fixture(scope="module")
@@ -79,9 +79,23 @@ async def desk(shared_lab: Lab, classroom: dict[str, str], request: pytest.Fixtu
     return shared_lab
 
 
+@pytest.fixture
+def look(desk: Lab, measured: coverage.Coverage) -> Look:
+    """``lab.check``, measured."""
+
+    async def look(exercise: Exercise) -> Verdict:
+        measured.start()
+        try:
+            return await desk.check(exercise.number)
+        finally:
+            measured.stop()
+
+    return look
+
+
 @pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
-async def test_a_blank_exercise_is_not_solved_and_says_so(desk: Lab, exercise: Exercise) -> None:
-    verdict = await desk.check(exercise.number)
+async def test_a_blank_exercise_is_not_solved_and_says_so(look: Look, exercise: Exercise) -> None:
+    verdict = await look(exercise)
     assert not verdict.ok
     assert verdict.text
 
@@ -89,20 +103,22 @@ async def test_a_blank_exercise_is_not_solved_and_says_so(desk: Lab, exercise: E
 @pytest.mark.parametrize(
     ("exercise", "case"), [(case.exercise, case) for case in CASES], ids=[case.name for case in CASES]
 )
-async def test_a_wrong_answer_gets_its_diagnosis(desk: Lab, exercise: Exercise, case: Case) -> None:
+async def test_a_wrong_answer_gets_its_diagnosis(
+    desk: Lab, look: Look, exercise: Exercise, case: Case
+) -> None:
     await case.attempt(desk)
-    first = await desk.check(exercise.number)
+    first = await look(exercise)
     assert (first.ok, first.key) == (False, case.key), first.text
-    again = await desk.check(exercise.number)
+    again = await look(exercise)
     assert again.key == first.key, "looking changed something"
 
 
 @pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
-async def test_the_solution_is_accepted_also_after_a_look(desk: Lab, exercise: Exercise) -> None:
-    await desk.check(exercise.number)
+async def test_the_solution_is_accepted_also_after_a_look(desk: Lab, look: Look, exercise: Exercise) -> None:
+    await look(exercise)
     await desk.solve(exercise.number)
     for _ in range(2):
-        verdict = await desk.check(exercise.number)
+        verdict = await look(exercise)
         assert verdict.ok, verdict.text
 
 
@@ -135,14 +151,21 @@ def indented(source: str) -> str:
     return "\n".join(f"    {line}" for line in source.splitlines())
 
 
-def bodies(file: Path) -> set[int]:
-    """Number the lines inside functions: the others ran before anything was measured."""
-    functions = [
-        node
-        for node in ast.walk(ast.parse(file.read_text()))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    ]
-    return {line for node in functions for line in range(node.body[0].lineno, (node.end_lineno or 0) + 1)}
+def check_bodies(file: Path, checks: set[str]) -> set[int]:
+    """Number the lines in checks and in the file's functions that they call."""
+    tree = ast.parse(file.read_text())
+    functions = {
+        node.name: node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    reached: set[str] = set()
+    waiting = [*checks]
+    while waiting:
+        name = waiting.pop()
+        if name in functions and name not in reached:
+            reached.add(name)
+            waiting += [node.id for node in ast.walk(functions[name]) if isinstance(node, ast.Name)]
+    nodes = [functions[name] for name in reached]
+    return {line for node in nodes for line in range(node.body[0].lineno, (node.end_lineno or 0) + 1)}
 
 
 @pytest.mark.parametrize("lesson", definition.numbers())
@@ -153,6 +176,7 @@ def test_every_branch_of_every_check_was_taken(
     (file,) = FOLDER.glob(f"{lesson}_*.py")
     measured.json_report(morfs=[str(file)], outfile=str(tmp_path / "coverage.json"))
     (seen,) = json.loads((tmp_path / "coverage.json").read_text())["files"].values()
-    inside = bodies(file)
+    checks = {exercise.check_function.__name__ for exercise in definition.load(lesson).exercises.values()}
+    inside = check_bodies(file, checks)
     assert [line for line in seen["missing_lines"] if line in inside] == []
     assert [branch for branch in seen["missing_branches"] if branch[0] in inside] == []

@@ -260,6 +260,31 @@ def test_a_retry_without_an_id_that_goes_silent_is_unknown() -> None:
     assert len(o.report(1).unknown) == 1
 
 
+def test_when_nothing_at_all_is_answered_one_record_asks_for_all() -> None:
+    """Otherwise every timeout would send the whole window again into a connection that nobody reads."""
+    o = outcomes()
+    for position in range(5):
+        o.send(position, message(f"id-{position}"), 0)
+    o.expire(ACK_TIMEOUT)
+    assert o.paused == "no ack within 5 s"
+    assert o.due(ACK_TIMEOUT) == [0]
+    o.send_again(0, ACK_TIMEOUT)
+    assert o.due(ACK_TIMEOUT + 0.1) == []
+    o.answer(0, 2, Answer("S", 1), 5.1)
+    assert o.due(5.1) == [1, 2, 3, 4]
+
+
+def test_what_is_lost_while_other_messages_are_acked_is_sent_again_at_once() -> None:
+    o = outcomes()
+    for position in range(3):
+        o.send(position, message(f"id-{position}"), 0)
+    o.ack(1, 1)
+    o.send(3, message("id-3"), 4)
+    o.expire(ACK_TIMEOUT)
+    assert not o.paused
+    assert o.due(ACK_TIMEOUT) == [0, 2]
+
+
 def test_an_id_in_process_is_asked_again_without_holding_up_the_others() -> None:
     o = outcomes()
     o.send(0, message("id"), 0)
