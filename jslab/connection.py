@@ -6,8 +6,10 @@ import asyncio
 import collections
 import contextlib
 import datetime
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import nats
 import nats.js.errors
@@ -121,3 +123,38 @@ async def until_answers(nc: Client, timeout: float) -> None:
         timeout=timeout,
         do="see await lab.status(); `jslab doctor` checks this machine",
     )
+
+
+async def until_led(nc: Client, timeout: float) -> None:
+    """Wait until the leader of every stream and of every consumer answers.
+
+    A crashed server that is back can be healthy, and so can its peers, before they have noticed that the
+    streams it led have no leader: until their election, some seconds later, nobody answers for those.
+    """
+
+    async def led() -> bool:
+        with contextlib.suppress(nats.errors.Error, TimeoutError):
+            streams = (await _ask(nc, "STREAM.NAMES")).get("streams") or []
+            await asyncio.gather(*(_ask_leaders(nc, stream) for stream in streams))
+            return True
+        return False
+
+    await until(
+        led,
+        what="every stream and consumer to have a leader that answers",
+        timeout=timeout,
+        do="see await lab.status()",
+    )
+
+
+async def _ask_leaders(nc: Client, stream: str) -> None:
+    await _ask(nc, f"STREAM.INFO.{stream}")
+    for consumer in (await _ask(nc, f"CONSUMER.NAMES.{stream}")).get("consumers") or []:
+        await _ask(nc, f"CONSUMER.INFO.{stream}.{consumer}")
+
+
+async def _ask(nc: Client, api: str) -> dict[str, Any]:
+    reply: dict[str, Any] = json.loads((await nc.request(f"$JS.API.{api}", timeout=1)).data)
+    if "error" in reply:
+        raise nats.js.errors.APIError.from_error(reply["error"])
+    return reply

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from jslab.deployment import Deployment
 from jslab.errors import DeploymentError, UnsupportedError
 
@@ -15,8 +17,9 @@ class Faults:
     or paused stays so until ``release``, ``resume`` or ``heal``.
     """
 
-    def __init__(self, deployment: Deployment) -> None:
+    def __init__(self, deployment: Deployment, ready: Callable[[float], Awaitable[None]]) -> None:
         self._deployment = deployment
+        self._ready = ready
         self._held: set[str] = set()
         self._paused: set[str] = set()
 
@@ -62,13 +65,13 @@ class Faults:
             self._paused.discard(server)
 
     async def heal(self, timeout: float = RECOVERY) -> None:
-        """Resume and release everything, and wait until all servers are healthy again.
+        """Resume and release everything, and wait until servers, streams and consumers work again.
 
         ``timeout`` in seconds. Raises NotReadyError with what each server last said.
         """
         await self.resume()
         await self.release()
-        await self._deployment.ready(timeout)
+        await self._ready(timeout)
 
     def _check(self, fault: str, *servers: str) -> None:
         names = [server.name for server in self._deployment.servers()]

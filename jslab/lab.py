@@ -88,7 +88,7 @@ class Lab:
     def __init__(self, config: Settings) -> None:
         self.settings = config
         self.deployment: Deployment = deployment.choose(config)
-        self.faults = Faults(self.deployment)
+        self.faults = Faults(self.deployment, self.ready)
         self.last_used = time.monotonic()
         self._connection = connection.Connection()
         self._status: Status | None = None
@@ -180,9 +180,10 @@ class Lab:
         await self._connection.enter(urls[server])
 
     async def ready(self, timeout: float = 60.0) -> None:
-        """Wait until every server is healthy again and the JetStream API answers."""
+        """Wait until every server is healthy again and every stream and consumer has a leader."""
         await self.deployment.ready(timeout)
         await connection.until_answers(self.nc, timeout)
+        await connection.until_led(self.nc, timeout)
 
     async def stream(self, name: str, **config: Any) -> Stream:
         """Create stream ``name``, or bind to it; ``config`` takes nats-py's StreamConfig names.

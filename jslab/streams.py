@@ -24,9 +24,11 @@ LESSON_KEY = "jslab-lesson"
 NOT_FOUND = 10059
 NAME_IN_USE = 10058
 OVERLAP = 10065
+NO_PEERS = 10005
+NO_STORAGE = 10047
 NOTES = {
-    10005: "The cluster has fewer servers than replicas were asked for; a lab has three.",
-    10047: "The servers' storage limit (max_file_store) is smaller than what this stream reserves.",
+    NO_PEERS: "The cluster has fewer servers than replicas were asked for; a lab has three.",
+    NO_STORAGE: "The servers' storage limit (max_file_store) is smaller than what this stream reserves.",
 }
 
 
@@ -207,9 +209,15 @@ async def _create(js: JetStreamContext, wanted: StreamConfig) -> StreamInfo:
     except nats.js.errors.APIError as err:
         if err.err_code == OVERLAP:
             err.add_note(await _who_overlaps(js, wanted))
-        elif err.err_code in NOTES:
-            err.add_note(NOTES[err.err_code])
+        elif note := _remedy(err):
+            err.add_note(note)
         raise
+
+
+def _remedy(err: nats.js.errors.APIError) -> str | None:
+    # A replicated stream that is too big finds no peers: the same code as too few servers, another cause.
+    too_big = err.err_code == NO_PEERS and "insufficient storage" in (err.description or "")
+    return NOTES.get(NO_STORAGE if too_big else err.err_code or 0)
 
 
 async def _who_overlaps(js: JetStreamContext, wanted: StreamConfig) -> str:

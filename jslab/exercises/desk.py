@@ -93,7 +93,11 @@ class Desk:
         lesson = definition.load(number)
         self.lesson = number
         await self._lab.faults.heal()
+        # Of another lesson's too: an ear that listens hides from a publisher that there is no stream.
+        for witness in self._witnesses.values():
+            await witness.close()
         removed = await self._remove(lesson, lesson.owned(), everything=True)
+        self._diagnoses, self._hints = {}, {}
         for kind in ("answer", "predict", "reveal"):
             await self._notes.forget(kind, f"{number}.>")
         await self._notes.write("prepared", number, lesson.title)
@@ -109,6 +113,8 @@ class Desk:
         await self._lab.faults.heal()
         for exercise in lesson.exercises.values():
             await self._room(exercise).witness.close()
+        if self.lesson == number:
+            self.lesson = None
         return tuple(await self._remove(lesson, lesson.owned(), everything=True))
 
     async def check(self, number: str) -> Verdict:
@@ -232,7 +238,7 @@ class Desk:
     async def _remove(self, lesson: Lesson, names: set[str], *, everything: bool) -> list[str]:
         """Delete streams that lessons made: marked as such, or made under ``names`` since the setup."""
         prepared = await self._notes.read("prepared", lesson.number)
-        removed = []
+        doomed = []
         for info in await self._lab.js.streams_info():
             name = str(info.config.name)
             if name == NOTES or not (name in names or everything or name.startswith(f"{CLONE}_")):
@@ -244,9 +250,10 @@ class Desk:
                     do=f"keep it and use another lab, or delete it: await lab.js.delete_stream({name!r})",
                 )
             if _is_a_lessons(info) or name in names:
-                await self._lab.js.delete_stream(name)
-                removed.append(name)
-        return removed
+                doomed.append(name)
+        for name in doomed:
+            await self._lab.js.delete_stream(name)
+        return doomed
 
 
 class ScenarioRun:

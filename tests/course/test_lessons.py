@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jslab import course, runner
+from jslab import course, reports, runner
 from jslab.exercises import definition
 from jslab.results import Result
 
@@ -91,4 +91,4 @@ def test_a_lesson_runs_twice_in_one_kernel_and_under_another_runner(
         text=True,
         check=False,
     )
-    assert nbmake.returncode == 0, nbmake.stdout
+    assert nbmake.returncode == 0, reports.plain(nbmake.stdout)
