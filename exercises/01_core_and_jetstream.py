@@ -238,7 +238,8 @@ async def check_status(room: Room) -> str:
     pattern = await room.answer()
     if not stored:
         raise Wrong("blank", "STATUS is empty: publish 1 January to it, under subjects of your design.")
-    from_jfk = sum(flight.origin == "JFK" for flight in departures.day(1, 1))
+    flights = list(departures.day(1, 1))
+    from_jfk = sum(flight.origin == "JFK" for flight in flights)
     heard = sum((await _matching(room, "status.JFK.>")).values())
     if heard != from_jfk:
         raise Wrong(
@@ -271,11 +272,12 @@ async def check_status(room: Room) -> str:
             f"`{pattern}` matches one flight, {subject}, and that is not AA 1 ({AA_1} is not in its "
             "payload): passengers would be sent to another aircraft's gate.",
         )
+    to_atlanta = sum(flight.dest == "ATL" for flight in flights)
     atlanta = sum((await _matching(room, "status.*.*.ATL")).values())
     return (
         f"`{pattern}` matches 1 of {stored}, `status.JFK.>` still {heard}. A subscriber to "
-        f"`status.*.*.ATL`, four tokens and no `>`, hears {atlanta} of 40 now: patterns that end in `>` "
-        "let a subject grow, others do not."
+        f"`status.*.*.ATL`, four tokens and no `>`, hears {atlanta} of {to_atlanta} now: patterns that end "
+        "in `>` let a subject grow, others do not."
     )
 
 

@@ -99,7 +99,7 @@ async def _run_all(lessons: Sequence[Lesson], options: Options, work: Path) -> l
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, main.cancel)
 
     async def one(number: int, lesson: Lesson) -> Result:
-        if lesson.needs and not _has(options.backend, lesson.needs):
+        if lesson.needs and not offers(options.backend, lesson.needs):
             options.say(f"{lesson.label}: needs {lesson.needs}, not run")
             return Result(lesson, "elsewhere", reason=f"needs {lesson.needs}")
         async with turn:
@@ -112,7 +112,7 @@ async def _run_all(lessons: Sequence[Lesson], options: Options, work: Path) -> l
     return [task.result() for task in tasks]
 
 
-def _has(backend: str | None, need: str) -> bool:
+def offers(backend: str | None, need: str) -> bool:
     """Tell whether a backend offers what a lesson needs; kind is a Kubernetes cluster too."""
     return backend == need or (need == "kubernetes" and backend == "kind")
 

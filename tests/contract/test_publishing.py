@@ -16,7 +16,7 @@ import nats.js.errors
 import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.js.api import AckPolicy, ConsumerConfig, StreamInfo, StreamSource
+from nats.js.api import StreamInfo, StreamSource
 
 from jslab import departures
 from jslab.departures import Departure
@@ -43,12 +43,8 @@ async def flights_stream(lab: Lab, name: str = "FLIGHTS", **config: Any) -> str:
 async def stored(lab: Lab, stream: str) -> list[Msg]:
     """Read everything a stream holds, headers and subjects only, in stream order."""
     count = await settled_count(lab, stream)
-    reader = await lab.js.pull_subscribe(
-        "", stream=stream, config=ConsumerConfig(ack_policy=AckPolicy.NONE, headers_only=True)
-    )
-    messages: list[Msg] = []
-    while len(messages) < count:
-        messages += await reader.fetch(1000, timeout=5)
+    reader = await lab.js.subscribe(">", stream=stream, ordered_consumer=True, headers_only=True)
+    messages = [await reader.next_msg(timeout=10) for _ in range(count)]
     await reader.unsubscribe()
     return messages
 

@@ -27,7 +27,7 @@ RUN_ALL = "() => window.jupyterapp.commands.execute('notebook:run-all-cells')"
 SCROLL = """cell => {
   const notebook = window.jupyterapp.shell.currentWidget.content;
   notebook.activeCellIndex = cell === 'first' ? 0 : notebook.widgets.length - 1;
-  return notebook.scrollToItem(notebook.activeCellIndex, 'start');
+  return notebook.scrollToItem(notebook.activeCellIndex, cell === 'first' ? 'start' : 'end');
 }"""
 THEME = "theme => window.jupyterapp.commands.execute('apputils:change-theme', { theme })"
 

@@ -31,7 +31,7 @@ async def test_a_page_shows_everything_and_asks_for_nothing(
     shown = write_notebook(tmp_path / "shown.ipynb", prose, SHOWN)
     broken = write_notebook(tmp_path / "broken.ipynb", "raise ValueError('as planned')")
     report = tmp_path / "report"
-    arguments = ["run", str(shown), str(broken), "--jobs", "2", "--report", str(report)]
+    arguments = ["run", str(shown), str(broken), "00", "--jobs", "3", "--report", str(report)]
     run = await asyncio.create_subprocess_exec(sys.executable, "-m", "jslab", *arguments)
     assert await run.wait() == 1
 
@@ -43,7 +43,7 @@ async def test_a_page_shows_everything_and_asks_for_nothing(
     page.on("console", lambda message: complaints.append(message.text))
     await page.goto((report / "index.html").as_uri())
     await page.screenshot(path=pictures / "report-index.png", full_page=True)
-    assert await page.get_by_text("1 passed, 1 failed").is_visible()
+    assert await page.get_by_text("2 passed, 1 failed").is_visible()
     assert await page.get_by_text("as planned").first.is_visible()
 
     await page.get_by_role("link", name="The lesson shown").click()
@@ -53,6 +53,11 @@ async def test_a_page_shows_everything_and_asks_for_nothing(
     widths = await page.eval_on_selector_all("img", "images => images.map(i => i.naturalWidth)")
     assert widths == [80]
     assert await page.get_by_role("link", name="a link").get_attribute("href") == "https://nats.io"
+
+    await page.goto((report / "00_start_here.html").as_uri())
+    await page.screenshot(path=pictures / "report-lesson-00.png", full_page=True)
+    assert await page.get_by_text("jslab · embedded").is_visible()
+    assert await page.get_by_text("PubAck(stream='HELLO'").is_visible()
 
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
     assert complaints == []
