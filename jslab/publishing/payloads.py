@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from jslab.errors import RecordError
@@ -22,7 +23,19 @@ REMEMBERED_SUBJECTS = 10_000
 
 _WHITE_SPACE = re.compile(r"[\x00-\x20]")
 
-_to_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+
+def _moment(value: object) -> str:
+    """Write a datetime, alone or within JSON; one without a time zone says nothing to a reader elsewhere."""
+    if not isinstance(value, datetime):
+        raise TypeError(f"{type(value).__name__} is not JSON")
+    if value.tzinfo is None:
+        raise ValueError(f"{value!r} has no time zone: give it one, as in datetime(..., tzinfo=UTC)")
+    return value.isoformat()
+
+
+_to_json = json.JSONEncoder(
+    separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_moment
+).encode
 
 
 class Message(NamedTuple):
@@ -93,10 +106,10 @@ class CapturedSubjects:
 def to_bytes(value: object) -> bytes:
     """Turn a payload into bytes: bytes stay, text becomes UTF-8, anything else JSON.
 
-    The JSON has no spaces and no ``NaN``, which is not JSON.
+    The JSON has no spaces, no ``NaN``, which is not JSON, and datetimes with their time zone.
 
     Raises:
-        ValueError, TypeError, RecursionError: ``json`` cannot write it.
+        ValueError, TypeError, RecursionError: ``json`` cannot write it, or a datetime has no time zone.
     """
     if isinstance(value, bytes):
         return value

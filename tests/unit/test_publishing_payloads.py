@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -212,3 +213,14 @@ def test_the_short_way_of_plain_bytes_makes_the_same_message() -> None:
 def test_what_a_function_of_the_caller_raises_passes_through() -> None:
     with pytest.raises(AttributeError, match="no attribute 'id'"):
         Recipe("a", lambda record: b"x", lambda record: record.id, None).message(SimpleNamespace(), 0)
+
+
+def test_a_datetime_keeps_its_time_zone_in_json() -> None:
+    noon = datetime(2013, 1, 1, 12, tzinfo=UTC)
+    assert to_bytes({"at": noon}) == b'{"at":"2013-01-01T12:00:00+00:00"}'
+
+
+def test_a_naive_datetime_is_an_error_that_names_the_record() -> None:
+    noon = datetime(2013, 1, 1, 12)  # noqa: DTZ001 - the point of the test
+    with pytest.raises(RecordError, match=r"record 7 .*\n.*has no time zone"):
+        Recipe("flights.x", None, None, None).message({"at": noon}, 7)
