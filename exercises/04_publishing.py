@@ -349,7 +349,7 @@ async def outside_of_the_scenario(lab):
 
 ROOM_FOR = 20_000
 FASTER = 5
-PACE = 300
+STRETCH, PACE = 4_000, 300
 
 intake = lesson.exercise(
     "04.3",
@@ -407,7 +407,7 @@ async def check_intake(room: Room) -> str:
             "nats-py 2.16 a future of publish_async never learns of a refusal. 10077 arrives as "
             "ServiceUnavailableError, code 503: the stream is full, not down, and no retry makes room.",
         )
-    rate = (len(messages) - 1) / (messages[-1].time - messages[0].time).total_seconds()
+    rate = _best([message.time.timestamp() for message in messages], STRETCH)
     one_by_one = await _one_by_one(room)
     if rate < FASTER * one_by_one:
         raise Wrong(
@@ -422,15 +422,27 @@ async def check_intake(room: Room) -> str:
     )
 
 
+def _best(times: list[float], stretch: int) -> float:
+    """Return the highest rate over so many messages in a row.
+
+    What else runs on the machine slows a flood more than it slows single round trips, so the best stretch
+    of both is compared.
+    """
+    starts = range(0, len(times) - stretch, stretch // 4)
+    return max(stretch / (times[start + stretch] - times[start]) for start in starts)
+
+
 async def _one_by_one(room: Room) -> float:
     """Publish some flights one after the other to a stream like INTAKE, and return the rate."""
     payload = next(departures.day(1, 1)).payload
+    clock = asyncio.get_running_loop().time
     await room.lab.stream("CHK_PACE", subjects=["CHK.pace"], num_replicas=3)
     try:
-        started = asyncio.get_running_loop().time()
+        times = [clock()]
         for number in range(PACE):
             await room.js.publish("CHK.pace", payload, headers={MSG_ID: str(number)})
-        return PACE / (asyncio.get_running_loop().time() - started)
+            times.append(clock())
+        return _best(times, PACE // 3)
     finally:
         await room.js.delete_stream("CHK_PACE")
 

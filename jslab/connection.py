@@ -126,31 +126,39 @@ async def until_answers(nc: Client, timeout: float) -> None:
 
 
 async def until_led(nc: Client, timeout: float) -> None:
-    """Wait until the leader of every stream and of every consumer answers.
+    """Wait until every stream and consumer has a leader that answers and calls all its peers current.
 
     A crashed server that is back can be healthy, and so can its peers, before they have noticed that the
-    streams it led have no leader: until their election, some seconds later, nobody answers for those.
+    streams it led have no leader: until their election, some seconds later, nobody answers for those. And a
+    leader that has not heard of a peer yet may still lose its place: a server that was cut off for long
+    has voted for itself again and again, and comes back with a higher term.
     """
 
     async def led() -> bool:
         with contextlib.suppress(nats.errors.Error, TimeoutError):
-            streams = (await _ask(nc, "STREAM.NAMES")).get("streams") or []
-            await asyncio.gather(*(_ask_leaders(nc, stream) for stream in streams))
-            return True
+            names = (await _ask(nc, "STREAM.NAMES")).get("streams") or []
+            return all(await asyncio.gather(*(_stream_led(nc, name) for name in names)))
         return False
 
     await until(
         led,
-        what="every stream and consumer to have a leader that answers",
+        what="every stream and consumer to have a leader, and copies that are current",
         timeout=timeout,
         do="see await lab.status()",
     )
 
 
-async def _ask_leaders(nc: Client, stream: str) -> None:
-    await _ask(nc, f"STREAM.INFO.{stream}")
-    for consumer in (await _ask(nc, f"CONSUMER.NAMES.{stream}")).get("consumers") or []:
-        await _ask(nc, f"CONSUMER.INFO.{stream}.{consumer}")
+async def _stream_led(nc: Client, stream: str) -> bool:
+    if not _all_current(await _ask(nc, f"STREAM.INFO.{stream}")):
+        return False
+    consumers = (await _ask(nc, f"CONSUMER.NAMES.{stream}")).get("consumers") or []
+    infos = [await _ask(nc, f"CONSUMER.INFO.{stream}.{consumer}") for consumer in consumers]
+    return all(_all_current(info) for info in infos)
+
+
+def _all_current(info: dict[str, Any]) -> bool:
+    peers = info.get("cluster", {}).get("replicas") or []
+    return all(peer.get("current") and not peer.get("offline") for peer in peers)
 
 
 async def _ask(nc: Client, api: str) -> dict[str, Any]:

@@ -70,13 +70,14 @@ def too_large(message: Message, position: int, limit: int) -> nats.errors.MaxPay
 def silence(outcomes: Outcomes, connected: bool, position: int) -> Exception:
     """Explain that nothing could be settled for so long that the rest would fare no better."""
     error: Exception = nats.errors.TimeoutError()
-    trouble = outcomes.paused or outcomes.last_trouble.text or "no ack"
+    trouble = outcomes.paused or outcomes.last_trouble
+    why = trouble.text or "no ack"
     if not connected:
-        trouble = "no connection"
-    elif outcomes.last_trouble.err_code == NO_RESPONDERS:
+        why = "no connection"
+    elif trouble.err_code == NO_RESPONDERS:
         error = nats.js.errors.NoStreamResponseError()
     error.add_note(
-        f"jslab: for {outcomes.deadline:g} s stream {outcomes.stream} settled no message ({trouble}), so "
+        f"jslab: for {outcomes.deadline:g} s stream {outcomes.stream} settled no message ({why}), so "
         f"records from {position} on were not sent. Are enough servers up? {so_far(outcomes)}"
     )
     return error

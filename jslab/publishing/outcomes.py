@@ -95,7 +95,7 @@ class Outcomes:
         """To be sent again, by position: from when on, and what."""
         self.unacked_bytes = 0
         self.sent = 0
-        self.paused = ""
+        self.paused: Answer | None = None
         """While the servers take nothing, or say nothing: why. Then one record at a time asks for all."""
         self.silent_since: float | None = None
         """When something was sent that no final answer to anything has followed."""
@@ -177,7 +177,7 @@ class Outcomes:
             overdue.append(position)
         why = f"no ack within {self.ack_timeout:g} s"
         if overdue and not self.paused and self._unheard(now) >= self.ack_timeout:
-            self._pause(why, ask_at=now)
+            self._pause(Answer(err_code=NO_ACK, text=why), ask_at=now)
         for position in overdue:
             self._no_answer(position, why, now)
         for position, trouble in list(self._trouble.items()):
@@ -250,7 +250,7 @@ class Outcomes:
         since = [moment for moment in (self.silent_since, self.cut_off_since) if moment is not None]
         return now - max(min(since), self._awake_since) if since else 0.0
 
-    def _pause(self, why: str, ask_at: float) -> None:
+    def _pause(self, why: Answer, ask_at: float) -> None:
         self.paused = why
         self._ask_at = ask_at
 
@@ -261,7 +261,7 @@ class Outcomes:
         if seq < self._first_seq or not self._first_seq:
             self._first_seq = seq
         self.silent_since = None
-        self.paused = ""
+        self.paused = None
 
     def _answer_ack(self, position: int, attempt: int, answer: Answer, trouble: _Trouble) -> None:
         if answer.stream != self.stream:
@@ -274,7 +274,7 @@ class Outcomes:
         if answer.duplicate and not (attempt > 1 and trouble.open - {attempt}):
             self._duplicates += 1
             self.silent_since = None
-            self.paused = ""
+            self.paused = None
         else:
             self._count_ack(answer.seq)
 
@@ -298,10 +298,10 @@ class Outcomes:
             if position in self.in_flight:
                 self.waiting[position] = (now + RETRY_PAUSE, self.in_flight.pop(position)[1])
             if answer.err_code in UNAVAILABLE:
-                self._pause(answer.text, ask_at=now + RETRY_PAUSE)
+                self._pause(answer, ask_at=now + RETRY_PAUSE)
             return
         self.silent_since = None
-        self.paused = ""
+        self.paused = None
         if trouble.open:
             reason = f"{answer.err_code} {answer.text}"
             trouble.why = f"attempt {attempt} was refused ({reason}), an earlier one may be stored"

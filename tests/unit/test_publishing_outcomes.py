@@ -266,7 +266,7 @@ def test_when_nothing_at_all_is_answered_one_record_asks_for_all() -> None:
     for position in range(5):
         o.send(position, message(f"id-{position}"), 0)
     o.expire(ACK_TIMEOUT)
-    assert o.paused == "no ack within 5 s"
+    assert o.paused == Answer(err_code=NO_ACK, text="no ack within 5 s")
     assert o.due(ACK_TIMEOUT) == [0]
     o.send_again(0, ACK_TIMEOUT)
     assert o.due(ACK_TIMEOUT + 0.1) == []
