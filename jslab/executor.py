@@ -39,10 +39,12 @@ class Job:
     start_timeout: int
 
     def save(self, path: Path) -> None:
+        """Write it as JSON."""
         path.write_text(json.dumps(asdict(self)), encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> Job:
+        """Read what ``save`` has written."""
         return cls(**json.loads(path.read_text(encoding="utf-8")))
 
 
