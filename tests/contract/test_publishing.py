@@ -313,11 +313,11 @@ async def test_no_responders_until_the_deadline_are_refused(lab: Lab) -> None:
     stream = await flights_stream(lab, num_replicas=1)
     home = await only_at_home(lab, stream)
     records = midway(departures.day(1, 1), 0, lambda: lab.faults.hold(home))
-    report = await publish_many(lab.js, stream, records, **FLIGHT, deadline=1.5)
+    report = await publish_many(lab.js, stream, records, **FLIGHT, deadline=4)
     assert (report.sent, report.acked, report.unknown) == (842, 0, ())
     assert {lost.err_code for lost in report.refused} == {503}
     assert "no responders" in report.refused[0].text
-    assert report.seconds < 5
+    assert report.seconds < 8
 
 
 async def test_when_nothing_works_until_the_deadline_the_rest_is_not_sent_and_that_is_an_error(
