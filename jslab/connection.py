@@ -14,6 +14,7 @@ from typing import Any
 import nats
 import nats.js.errors
 from nats.aio.client import Client
+from nats.js.api import StorageType
 
 from jslab.errors import DeploymentError
 from jslab.waiting import until
@@ -23,6 +24,9 @@ PING_INTERVAL = 2
 MAX_PINGS = 2
 RECONNECT_WAIT = 0.25
 EVENTS_KEPT = 200
+PROBE = "JSLAB_READY"
+PROBE_TIMEOUT = 2.0
+MOST_REPLICAS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,40 @@ class Connection:
 
     async def _on_lame_duck(self) -> None:
         self._note("the server is in lame duck mode: it will leave")
+
+
+async def until_placed(nc: Client, servers: int, timeout: float) -> None:
+    """Wait until a stream with a copy on each server can be made, which is what a lesson does first.
+
+    The API answers earlier. For half a second after its election the meta leader may not know its peers
+    well enough to place a stream on them, and refuses one with 10005, "peer offline" (1 of 60 starts on a
+    busy machine). So a stream in memory is made, and removed at once. Raises NotReadyError.
+    """
+    js = nc.jetstream(timeout=PROBE_TIMEOUT)
+    copies = min(servers, MOST_REPLICAS)
+    said = ""
+
+    async def placed() -> bool:
+        nonlocal said
+        try:
+            await js.add_stream(name=PROBE, subjects=[PROBE], num_replicas=copies, storage=StorageType.MEMORY)
+            await js.delete_stream(PROBE)
+        except nats.js.errors.BadRequestError as err:
+            # Any other refusal comes from a leader that knows its peers, as when there is no room at all.
+            said = str(err)
+            return "offline" not in (err.description or "")
+        except (nats.errors.Error, TimeoutError) as err:
+            said = str(err)
+            return False
+        return True
+
+    await until(
+        placed,
+        what=f"the servers to take a stream with {copies} copies",
+        timeout=timeout,
+        seen=lambda: said,
+        do="`jslab doctor` checks this machine",
+    )
 
 
 async def until_answers(nc: Client, timeout: float) -> None:

@@ -122,6 +122,7 @@ class Lab:
             await self.deployment.up()
             urls = [server.client_url for server in self.deployment.servers()]
             await self._connection.open(urls, self.settings.timeout)
+            await connection.until_placed(self.nc, len(urls), self.settings.timeout)
             self._js = self.nc.jetstream()
             await self.status()
         except BaseException:
