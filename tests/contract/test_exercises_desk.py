@@ -76,7 +76,7 @@ async def test_a_lesson_can_be_prepared_twice(room: Lab) -> None:
 
 
 async def test_preparing_heals_what_was_broken(room: Lab) -> None:
-    await room.faults.hold("nats-1")
+    await room.faults.pause("nats-1")
     await room.lesson("00")
     assert {server.state for server in room.deployment.servers()} == {"running"}
 
@@ -322,7 +322,7 @@ async def test_reset_sets_the_exercise_up_again_and_forgets_answer_and_hints(roo
 
 
 async def test_reset_heals_what_was_broken(room: Lab) -> None:
-    await room.faults.hold("nats-2")
+    await room.faults.pause("nats-2")
     await room.reset("00.1")
     assert {server.state for server in room.deployment.servers()} == {"running"}
 

@@ -29,7 +29,7 @@ from jupyter_client.manager import KernelManager
 
 from jslab import connection, settings
 from jslab.deployment import binary, guard, ports, process
-from jslab.deployment.embedded import EmbeddedDeployment
+from jslab.deployment.embedded import EmbeddedDeployment, all_routed
 from jslab.deployment.process import ChildSpec, ChildState, Guard
 from jslab.errors import DeploymentError, SettingsError
 from jslab.lab import Lab, start
@@ -278,6 +278,20 @@ async def test_data_outlives_the_lab_and_is_never_deleted(home: Path, tmp_path: 
         assert (await lab.js.get_msg("ORDERS", 1000)).data == b"999"
     assert process.clean(home) == []
     assert data.is_dir()
+
+
+async def test_a_missing_route_is_not_ready(shared_lab: Lab) -> None:
+    # Healthy servers, current peers, one leader, and still the first stream timed out: one of the routes
+    # that an account's messages take was not there yet.
+    await shared_lab.ready()
+    _, facts = await embedded(shared_lab).get("nats-0", "/varz")
+    routes = {name: (await embedded(shared_lab).get(name, "/routez"))[1] for name in NAMES}
+    assert all_routed(facts, routes)
+    for name in NAMES:
+        for missing in range(len(routes[name]["routes"])):
+            rest = [route for number, route in enumerate(routes[name]["routes"]) if number != missing]
+            assert not all_routed(facts, routes | {name: {"routes": rest}})
+    assert not all_routed(facts, routes | {"nats-1": None})
 
 
 @own_loop
