@@ -18,6 +18,7 @@ import os
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -193,15 +194,36 @@ def guard(folder: str, kernel: int, children: dict[str, Child]) -> None:
             write_state(folder, children)
 
 
+def keep_ports(folder: str) -> list[socket.socket]:
+    """Linux: bind the lab's ports without listening, so that nobody is given one while its server is away.
+
+    There, two sockets that both allow reuse may be bound to one port as long as one of them listens; who
+    looks for a free port, without that option, finds it taken.
+    """
+    kept: list[socket.socket] = []
+    if sys.platform != "linux":
+        return kept
+    with contextlib.suppress(OSError, ValueError), open(os.path.join(folder, MARKER)) as file:
+        for port in json.load(file)["ports"]:
+            holder = socket.socket()
+            kept.append(holder)
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            holder.bind(("127.0.0.1", port))
+    return kept
+
+
 def main() -> None:
     """Run as ``guard.py FOLDER KERNEL``, with the kernel's end of the pipe as stdin."""
     folder, kernel = sys.argv[1], int(sys.argv[2])
     with open(os.path.join(folder, "servers.json")) as file:
         children = {spec["name"]: Child(spec) for spec in json.load(file)}
+    kept = keep_ports(folder)
     try:
         guard(folder, kernel, children)
     finally:
         end(children)
+        for holder in kept:
+            holder.close()
         if os.path.exists(os.path.join(folder, MARKER)):
             with contextlib.suppress(FileNotFoundError):
                 shutil.rmtree(folder)

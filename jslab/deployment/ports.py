@@ -35,9 +35,8 @@ def candidates(first: int, last: int) -> list[int]:
 
 
 def free(port: int) -> bool:
-    """Tell whether a server could listen on ``port`` of 127.0.0.1 right now."""
+    """Tell whether nobody has ``port`` of 127.0.0.1, nor keeps it for a server that is away."""
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:
