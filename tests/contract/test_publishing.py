@@ -661,7 +661,12 @@ async def test_an_ack_of_another_stream_is_an_error(lab: Lab) -> None:
     """Between two records the subject is moved to another stream."""
     await lab.stream("FIRST", subjects=["flights.>", "first.>"], num_replicas=1)
 
+    async def ten_are_stored() -> bool:
+        return (await lab.js.stream_info("FIRST")).state.messages == 10
+
     async def move() -> None:
+        # Records are read ahead of being sent.
+        await until(ten_are_stored, what="the first ten records", timeout=10)
         await lab.js.update_stream(name="FIRST", subjects=["first.>"], num_replicas=1)
         await lab.js.add_stream(name="SECOND", subjects=["flights.>"])
 
