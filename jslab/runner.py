@@ -175,7 +175,12 @@ class _Run:
         assert process.stdout is not None
         limit = max(self.options.cell_timeout, self.options.start_timeout) + SILENCE
         with suppress(TimeoutError):
-            while line := await asyncio.wait_for(process.stdout.readline(), limit):
+            while True:
+                # Not asyncio.wait_for: on 3.11 it loses a cancellation that arrives together with a line.
+                async with asyncio.timeout(limit):
+                    line = await process.stdout.readline()
+                if not line:
+                    return
                 self._note(json.loads(line))
 
     def _note(self, event: dict[str, Any]) -> None:

@@ -97,7 +97,7 @@ async def test_a_stream_made_before_the_lesson_under_one_of_its_names_is_never_d
     await lab.lesson("00")
     await lab.clean("00")
     await lab.js.purge_stream("JSLAB")
-    await lab.js.add_stream(name="TOWER", subjects=["control.>"])
+    await lab.settle(await lab.js.add_stream(name="TOWER", subjects=["control.>"]))
     await lab.js.publish("control.one", b"precious")
     marks = {**OWNED, LESSON_KEY: "00"}
     await lab.js.add_stream(name="DAY", subjects=["day.>"], metadata=marks)
