@@ -668,7 +668,7 @@ async def test_an_ack_of_another_stream_is_an_error(lab: Lab) -> None:
         # Records are read ahead of being sent.
         await until(ten_are_stored, what="the first ten records", timeout=10)
         await lab.js.update_stream(name="FIRST", subjects=["first.>"], num_replicas=1)
-        await lab.js.add_stream(name="SECOND", subjects=["flights.>"])
+        await lab.settle(await lab.js.add_stream(name="SECOND", subjects=["flights.>"]))
 
         async def second_answers() -> bool:
             return (await lab.js.publish("flights.x", b"")).stream == "SECOND"
