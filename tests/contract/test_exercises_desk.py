@@ -82,7 +82,7 @@ async def test_preparing_heals_what_was_broken(room: Lab) -> None:
 
 
 async def test_streams_that_no_lesson_made_are_left_alone(room: Lab) -> None:
-    await room.lab.settle(await room.js.add_stream(name="MINE", subjects=["mine.>"]))
+    await room.settle(await room.js.add_stream(name="MINE", subjects=["mine.>"]))
     await room.js.add_stream(name="CHK_MINE", subjects=["probe.>"])
     await room.js.publish("mine.own", b"kept")
     await room.lesson("00")
