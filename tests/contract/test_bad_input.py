@@ -272,6 +272,13 @@ async def test_a_port_that_is_taken_while_its_server_is_away(lab: Lab) -> None:
     assert embedded(lab).guard.states()["nats-1"].state == "running"
 
 
+async def test_ports_of_a_server_that_is_away_are_given_to_nobody(lab: Lab) -> None:
+    await lab.faults.hold("nats-1")
+    for port in dataclasses.astuple(embedded(lab)._addresses["nats-1"]):
+        # Only Linux lets the guard keep a port bound that its server listens on.
+        assert ports.free(port) == (sys.platform != "linux")
+
+
 # -- directories
 
 
