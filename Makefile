@@ -21,7 +21,7 @@ lab: $(LAB) ## open the course in JupyterLab, on your own copy (DIR=jslab-course
 	@$(PY) -m jslab lab $(DIR) $(ARGS)
 
 test: $(TOOLS) ## run every test on the embedded servers, lessons and a real browser included (ARGS="-k ...")
-	@$(PY) -m pytest -p tests.no_skips -n 2 --dist loadfile $(ARGS)
+	@$(PY) -m pytest -p tests.no_skips -n 3 --dist loadfile --durations=10 $(ARGS)
 
 lint: $(TOOLS) lint-notebooks ## check style, types, notebooks and the order of imports
 	@$(VENV)/bin/ruff check .

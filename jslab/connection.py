@@ -27,6 +27,8 @@ EVENTS_KEPT = 200
 PROBE = "JSLAB_READY"
 PROBE_TIMEOUT = 2.0
 MOST_REPLICAS = 5
+# Seconds that a socket has to write what is left when it closes.
+LAST_WORDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +39,33 @@ class Event:
     text: str
 
 
+class _Client(Client):
+    """nats-py's client, which gives up on the last bytes for a server that does not read.
+
+    To leave a server, nats-py 2.16 closes its socket and waits until everything is written. A frozen server
+    never reads it, so the client would neither reconnect nor close. Here such a socket is cut after a while.
+    """
+
+    async def _attempt_reconnect(self) -> None:
+        self._cut_later()
+        await super()._attempt_reconnect()
+
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
+        self._cut_later()
+        await super()._close(status, do_cbs)
+
+    def _cut_later(self) -> None:
+        # TLS and TCP have a writer; a WebSocket has none, and is left to nats-py.
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            asyncio.get_running_loop().call_later(LAST_WORDS, writer.transport.abort)
+
+
 class Connection:
     """One nats-py client with callbacks that write down what nats-py would print."""
 
     def __init__(self) -> None:
-        self.nc = Client()
+        self.nc: Client = _Client()
         self.events: collections.deque[Event] = collections.deque(maxlen=EVENTS_KEPT)
         self._opened = False
         self._closing: asyncio.Future[None] | None = None

@@ -9,6 +9,7 @@ from nats.js import JetStreamContext
 from jslab.errors import SubjectError
 from jslab.publishing.outcomes import NO_RESPONDERS, Outcomes
 from jslab.publishing.payloads import CapturedSubjects, Message, subject_fault
+from jslab.publishing.report import SHOWN
 
 
 class UnfitSubjectError(Exception):
@@ -91,9 +92,11 @@ def closed(outcomes: Outcomes) -> nats.errors.ConnectionClosedError:
 
 
 def so_far(outcomes: Outcomes) -> str:
-    """Sum up in one sentence."""
+    """Sum up in one sentence, with the reasons of refusals: they may be why the rest found nobody."""
     report = outcomes.report(0.0)
+    reasons = {f"{lost.err_code} {lost.text}" for lost in report.refused}
+    named = f" ({'; '.join(sorted(reasons)[:SHOWN])})" if reasons else ""
     return (
         f"Of {report.sent:,} records sent {report.acked:,} were acked, {report.duplicates:,} duplicate, "
-        f"{len(report.refused):,} refused, {len(report.unknown) + outcomes.open:,} unknown."
+        f"{len(report.refused):,} refused{named}, {len(report.unknown) + outcomes.open:,} unknown."
     )

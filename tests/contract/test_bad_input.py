@@ -362,10 +362,11 @@ async def test_three_copies_on_full_servers_lose_nothing_that_was_acked(home: Pa
     small = edited("configmap.yaml", "max_file_store: 1536Mi", "max_file_store: 1Mi")
     async with start(manifests=small) as lab:
         stream = await lab.stream("FULL", subjects=["full.>"], num_replicas=3)
-        with contextlib.suppress(nats.errors.TimeoutError, nats.js.errors.NoStreamResponseError):
+        with pytest.raises((nats.errors.TimeoutError, nats.js.errors.NoStreamResponseError)) as caught:
             await stream.publish_many(
                 (b"x" * 1000 for _ in range(20_000)), subject="full.up", deadline=2, ack_timeout=1
             )
+        assert "10023 insufficient resources" in "".join(caught.value.__notes__)
         report = stream.last_report
         assert report is not None
         assert 0 < report.acked < 20_000

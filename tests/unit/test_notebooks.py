@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FORBIDDEN = {
     r"\basyncio\.run\(": "a notebook already runs a loop: await instead",
     r"\bnest_asyncio": "nested loops drop queued cells",
@@ -122,6 +123,14 @@ def test_exercises_are_the_lessons_own_and_marked_once(path: Path) -> None:
     marks = [cell["metadata"].get("jslab", {}).get("exercise") for cell in cells]
     exercises = [mark for mark in marks if mark]
     assert exercises == [f"{path.name[:2]}.{n}" for n in range(1, len(exercises) + 1)]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_readme_promises_the_minutes_that_the_lesson_does(path: Path) -> None:
+    title = source(json.loads(path.read_text(encoding="utf-8"))["cells"][0])
+    (minutes,) = re.findall(r"About (\d+) minutes", title)
+    row = rf"^\| \[{path.name[:2]} .*\]\(notebooks/{path.name}\) \| .* \| {minutes} \| "
+    assert re.search(row, (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def good_notebook() -> Notebook:

@@ -1,0 +1,48 @@
+"""The lab's connection, when the server at its other end stops reading."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from jslab import connection
+from jslab.lab import Lab
+from jslab.waiting import until
+
+
+@pytest.fixture
+async def link(lab: Lab) -> AsyncIterator[connection.Connection]:
+    """A connection of the test's own that enters by nats-1, frozen, with bytes that nobody will read."""
+    link = connection.Connection()
+    await link.open([url_of(lab, "nats-1"), url_of(lab, "nats-2")], timeout=10)
+    await lab.faults.pause("nats-1")
+    while not link.nc._transport._io_writer.transport.get_write_buffer_size():
+        await link.nc.publish("nobody.listens", bytes(200_000))
+        await asyncio.sleep(0.01)
+    yield link
+    await link.close()
+
+
+def url_of(lab: Lab, name: str) -> str:
+    return next(server.client_url for server in lab.deployment.servers() if server.name == name)
+
+
+async def test_it_leaves_a_frozen_server_that_has_unread_bytes(lab: Lab, link: connection.Connection) -> None:
+    # nats-py waits for the last byte to be written before it goes elsewhere: for ever.
+    noticed = connection.PING_INTERVAL * (connection.MAX_PINGS + 1)
+    await until(
+        lambda: link.nc.is_connected and link.url == url_of(lab, "nats-2"),
+        what="the connection to go elsewhere",
+        timeout=noticed + connection.LAST_WORDS + 5,
+    )
+    assert await link.nc.jetstream().account_info()
+
+
+async def test_it_closes_while_a_frozen_server_has_unread_bytes(link: connection.Connection) -> None:
+    started = time.monotonic()
+    await link.close()
+    assert time.monotonic() - started < connection.LAST_WORDS + 2
+    assert link.nc.is_closed
