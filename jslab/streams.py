@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import nats.js.errors
 from nats.js import JetStreamContext
-from nats.js.api import StreamConfig, StreamInfo
+from nats.js.api import ConsumerInfo, StreamConfig, StreamInfo
 
 from jslab import publishing, views
 from jslab.errors import StreamDriftError
@@ -187,6 +187,13 @@ async def open_stream(
     if differences:
         raise StreamDriftError(name, differences)
     return Stream(js, info)
+
+
+def listens_to(info: StreamInfo | ConsumerInfo) -> set[str]:
+    """Give the subjects on which the leader of a stream, or of a pull consumer, listens."""
+    if isinstance(info, ConsumerInfo):
+        return {f"$JS.API.CONSUMER.MSG.NEXT.{info.stream_name}.{info.name}"}
+    return set(info.config.subjects or [])
 
 
 def _wanted(name: str, config: dict[str, Any], lesson: str | None) -> StreamConfig:

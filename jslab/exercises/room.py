@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import functools
 import json
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
@@ -81,14 +80,6 @@ class Witness:
 
     async def _on_advisory(self, msg: Msg) -> None:
         self.advisories.append(_json(msg.data.decode()))
-
-
-async def _fetch(reader: JetStreamContext.PullSubscription, batch: int) -> list[Msg]:
-    """Fetch messages that are there; nothing while the news of the consumer is on its way to the entry."""
-    try:
-        return await reader.fetch(batch, timeout=5)
-    except nats.js.errors.ServiceUnavailableError:
-        return []
 
 
 def _json(text: object) -> dict[str, Any]:
@@ -189,14 +180,13 @@ class Room:
             mem_storage=True,
         )
         consumer = await self.js.add_consumer(stream, config)
+        await self.lab.settle(consumer)
         reader = await self.js.pull_subscribe_bind(consumer.name, stream)
         found: list[RawStreamMsg] = []
         try:
             while len(found) < last:
                 batch = min(BATCH, last - len(found))
-                for msg in await until(
-                    functools.partial(_fetch, reader, batch), what=f"messages of {stream}", timeout=10
-                ):
+                for msg in await reader.fetch(batch, timeout=5):
                     meta = msg.metadata
                     found.append(
                         RawStreamMsg(
