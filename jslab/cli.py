@@ -17,7 +17,11 @@ INTERRUPTED = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.command is None:
+        parser.print_help(sys.stderr)
+        parser.exit(CANNOT)
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
         code = command(arguments)
@@ -38,7 +42,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="jslab", description="A live lab and course for NATS JetStream on Kubernetes."
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    parser.set_defaults(command=None)
+    commands = parser.add_subparsers(metavar="COMMAND")
 
     def add(name: str, command: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
@@ -91,14 +96,19 @@ def _positive(text: str) -> int:
 def _doctor(arguments: argparse.Namespace) -> int:
     from jslab import doctor
 
-    findings = doctor.examine()
-    print(doctor.as_json(findings) if arguments.json else doctor.as_text(findings, table=arguments.table))
+    findings = []
+    for finding in doctor.examine():  # one by one: importing the packages takes some seconds
+        findings.append(finding)
+        if not arguments.json:
+            _say(doctor.as_line(finding))
+    print(doctor.as_json(findings) if arguments.json else doctor.summary(findings, table=arguments.table))
     return FINE if doctor.healthy(findings) else CANNOT
 
 
 def _lab(arguments: argparse.Namespace) -> int:
     from jslab import course, labserver
 
+    labserver.check_port(arguments.port)
     report = course.copy_course(arguments.directory)
     print(report.text())
     labserver.serve(report.directory, port=arguments.port, browser=not arguments.no_browser)

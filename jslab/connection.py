@@ -125,7 +125,8 @@ class Connection:
         self.events.append(Event(datetime.datetime.now(datetime.UTC), text))
 
     async def _on_error(self, err: Exception) -> None:
-        self._note(f"{type(err).__name__}: {err}")
+        name = type(err).__name__
+        self._note(str(err) if name in str(err) else f"{name}: {err}")
         # nats-py forgets the socket of a handshake that failed, as each one with a frozen server does.
         if not self.nc.is_connected and self.nc._transport is not None:
             self.nc._transport.close()  # type: ignore[no-untyped-call]

@@ -188,7 +188,7 @@ def _known_day(month: int, day: int) -> int:
         raise DataError(
             f"the data has no day {day!r} in month {month}",
             seen=f"month {month} of {YEAR} has days 1 to {len(days)}",
-            do="pass a day of that month as a number, such as departures.day(1, 31)",
+            do=f"pass a day of that month as a number, such as departures.day({month}, {len(days)})",
         )
     return day
 

@@ -17,7 +17,7 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -27,6 +27,7 @@ from jslab.errors import LabError
 Level = Literal["ok", "warning", "problem"]
 MARKS: dict[Level, str] = {"ok": "ok  ", "warning": "note", "problem": "PROBLEM"}
 
+CHECK_WIDTH = 15
 OLDEST_PYTHON = (3, 11)
 MB = 1_000_000
 # JupyterLab's server, one kernel and three servers were measured at 0.3 GB together.
@@ -49,22 +50,20 @@ class Finding:
     do: str = ""
 
 
-def examine() -> list[Finding]:
-    """Make every check; none of them raises, and none takes more than a few seconds."""
+def examine() -> Iterator[Finding]:
+    """Make every check, one after the other; none raises, and none takes more than a few seconds."""
     if sys.platform == "win32":
-        return _platform()  # nothing else of what follows exists there
-    findings: list[Finding] = []
+        yield from _platform()  # nothing else of what follows exists there
+        return
     for name, check in CHECKS.items():
         try:
-            findings += check()
+            yield from check()
         except LabError as err:
-            findings.append(Finding(name, "problem", f"{err.what}: {err.seen}", err.do))
+            yield Finding(name, "problem", f"{err.what}: {err.seen}", err.do)
         except ImportError as err:
-            findings.append(Finding(name, "problem", f"could not be checked: {err.name} is missing", INSTALL))
+            yield Finding(name, "problem", f"could not be checked: {err.name} is missing", INSTALL)
         except Exception as err:
-            seen = f"could not be checked: {type(err).__name__}: {err}"
-            findings.append(Finding(name, "problem", seen, INSTALL))
-    return findings
+            yield Finding(name, "problem", f"could not be checked: {type(err).__name__}: {err}", INSTALL)
 
 
 def healthy(findings: Sequence[Finding]) -> bool:
@@ -72,14 +71,17 @@ def healthy(findings: Sequence[Finding]) -> bool:
     return all(finding.level != "problem" for finding in findings)
 
 
-def as_text(findings: Sequence[Finding], *, table: bool = False) -> str:
-    """Write a line for each finding, with its remedy below; ``table`` adds every line of the manifests."""
-    width = max(len(finding.check) for finding in findings)
+def as_line(finding: Finding) -> str:
+    """Write a finding for people, with its remedy below."""
+    line = f"{MARKS[finding.level]:7}  {finding.check:{CHECK_WIDTH}}  {finding.seen}"
+    if finding.do and finding.level != "ok":
+        line += f"\n{'':7}  {'':{CHECK_WIDTH}}  do: {finding.do}"
+    return line
+
+
+def summary(findings: Sequence[Finding], *, table: bool = False) -> str:
+    """Sum up what was found; ``table`` adds every line of the manifests."""
     lines = []
-    for finding in findings:
-        lines.append(f"{MARKS[finding.level]:7}  {finding.check:{width}}  {finding.seen}")
-        if finding.do and finding.level != "ok":
-            lines.append(f"{'':7}  {'':{width}}  do: {finding.do}")
     if table:
         lines += ["", "the embedded backend and the manifests, line by line:"]
         lines += [f"  {verdict:9} {line}  ({why})" for line, verdict, why in leaf_table()]

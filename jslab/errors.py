@@ -85,11 +85,14 @@ class StreamDriftError(LabError, ValueError):
             f"{field}: you asked for {asked!r}, the stream has {has!r}"
             for field, (asked, has) in differences.items()
         )
+        changes = ", ".join(f"{field}={asked!r}" for field, (asked, _) in differences.items())
         super().__init__(
             f"stream {stream} exists with another configuration",
             seen=listed,
-            do=f"ask for what it has, change it with lab.js.update_stream, "
-            f"or delete it first: await lab.js.delete_stream({stream!r})",
+            # update_stream with a name and one setting would put all others back to their defaults.
+            do="ask for what it has; or change this and keep the rest: "
+            f"stream = await lab.stream({stream!r}), await lab.js.update_stream(stream.config, {changes}); "
+            f"or delete it with its messages: await lab.js.delete_stream({stream!r})",
         )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import nats.js.errors
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerInfo, StreamInfo
@@ -27,6 +28,7 @@ from jslab.waiting import LONGEST_NAP, until
 
 # The server's default duplicate_window: after this pause a repeated Msg-Id is stored again.
 DEDUP_WINDOW = 120.0
+NO_ANSWER = (nats.js.errors.ServiceUnavailableError, nats.errors.ConnectionReconnectingError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +52,18 @@ class Status:
     meta_leader: str | None
     entry: str | None
     """The server that this lab's connection enters by."""
-    streams: tuple[StreamStatus, ...]
+    streams: tuple[StreamStatus, ...] | None
+    """None when the JetStream API gave no answer, as without a quorum of servers."""
     as_of: datetime.datetime
 
     def _view(self) -> views.View:
         rows = [(server.name, f"{server.client_url}  {self._roles(server)}") for server in self.servers]
         rows += [
             (s.name, f"{s.messages:,} messages, {s.replicas} replicas, leader {s.leader or 'none'}")
-            for s in self.streams
+            for s in self.streams or ()
         ]
+        if self.streams is None:
+            rows.append(("streams", "no answer from JetStream; await lab.faults.heal() ends all faults"))
         keeps = "ends with this kernel, with its data" if self.ephemeral else "keeps its data"
         note = f"as of {self.as_of:%H:%M:%S} UTC; `await lab.status()` looks again; this lab {keeps}"
         return views.card(f"jslab · {self.backend} · nats-server {self.version}", rows, note=note)
@@ -92,7 +97,7 @@ class Lab:
         self.last_used = time.monotonic()
         self._connection = connection.Connection()
         self._status: Status | None = None
-        self._exercises = exercises.Desk(self)
+        self._desk = exercises.Desk(self)
         self._heartbeat: asyncio.TimerHandle | None = None
 
     @property
@@ -168,6 +173,12 @@ class Lab:
         return next((leader for leader in claims if leader), None)
 
     @property
+    def _exercises(self) -> exercises.Desk:
+        """The learner's desk. Raises DeploymentError when this lab has ended."""
+        self.deployment.servers()
+        return self._desk
+
+    @property
     def entry(self) -> str | None:
         """Name of the server that the connection enters by, None while disconnected."""
         urls = {server.client_url: server.name for server in self.deployment.servers()}
@@ -189,12 +200,13 @@ class Lab:
     async def stream(self, name: str, **config: Any) -> Stream:
         """Create stream ``name``, or bind to it; ``config`` takes nats-py's StreamConfig names.
 
-        Only what is given is compared. Raises StreamDriftError, listing the differences.
+        Without ``subjects``, ``mirror`` or ``sources`` it only binds. Only what is given is compared. Raises
+        StreamDriftError, listing the differences.
         See :func:`jslab.streams.open_stream`.
         """
         self.last_used = time.monotonic()
         return await streams.open_stream(
-            self.js, name, lesson=self._exercises.lesson, settle=self.settle, **config
+            self.js, name, lesson=self._desk.lesson, settle=self.settle, **config
         )
 
     async def settle(self, info: StreamInfo | ConsumerInfo) -> None:
@@ -218,7 +230,9 @@ class Lab:
 
     async def lesson(self, number: str) -> exercises.Prepared:
         """Prepare lesson ``number``: remove what an earlier run of it left, create what it needs."""
-        return await self._exercises.prepare(number)
+        prepared = await self._exercises.prepare(number)
+        await self.status()  # the card that a lesson shows next is of now
+        return prepared
 
     async def clean(self, number: str) -> tuple[str, ...]:
         """Remove the streams that lesson ``number`` made, heal what it broke, return their names."""
@@ -230,11 +244,11 @@ class Lab:
 
     def hint(self, exercise: str) -> views.View:
         """Show a hint; called again, the next one."""
-        return self._exercises.hint(exercise)
+        return self._desk.hint(exercise)
 
     def solution(self, exercise: str) -> views.View:
         """Show the solution's code."""
-        return self._exercises.solution(exercise)
+        return self._desk.solution(exercise)
 
     async def solve(self, exercise: str) -> None:
         """Run the solution that ``solution`` shows."""
@@ -266,8 +280,11 @@ class Lab:
     def _repr_html_(self) -> str:
         return self._status._repr_html_() if self._status else views.panel(repr(self))
 
-    async def _stream_status(self) -> tuple[StreamStatus, ...]:
-        infos = await self.js.streams_info()
+    async def _stream_status(self) -> tuple[StreamStatus, ...] | None:
+        try:
+            infos = await self.js.streams_info()
+        except (TimeoutError, *NO_ANSWER):
+            return None
         return tuple(
             StreamStatus(
                 name=str(info.config.name),

@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -51,11 +52,7 @@ def serve(
     try:
         server = LabApp.initialize_server(argv=_arguments(copy, first, port, browser, token))
     except SystemExit as err:
-        raise MachineError(
-            "JupyterLab did not start",
-            seen=f"port {port} is taken" if port else f"no free port from {DEFAULT_PORT}",
-            do="name another one: jslab lab --port N",
-        ) from err
+        raise _no_port(f"port {port} is taken" if port else f"no free port from {DEFAULT_PORT}") from err
     # Without a terminal Jupyter takes Ctrl-C for a reason to leave its kernels behind, and a closed one too.
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
@@ -63,6 +60,23 @@ def serve(
     say(f"\nJupyterLab, with the first lesson open:\n\n    {address}\n")
     say("Ctrl-C here ends it, with all its kernels and servers.\n")
     server.start()
+    say("JupyterLab has ended, and all its kernels and servers with it.")
+
+
+def check_port(port: int | None) -> None:
+    """Raise MachineError when ``port`` is taken, before anything is copied or started."""
+    if port is None:
+        return
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as err:
+            raise _no_port(f"port {port} is taken") from err
+
+
+def _no_port(seen: str) -> MachineError:
+    return MachineError("JupyterLab did not start", seen=seen, do="name another port: jslab lab --port N")
 
 
 def _arguments(copy: Path, first: str, port: int | None, browser: bool, token: str) -> list[str]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import nats.js.errors
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerInfo, StreamConfig, StreamInfo
 
-from jslab import publishing, views
+from jslab import publishing, stream_config, views
 from jslab.errors import StreamDriftError
 from jslab.publishing import PublishReport
 
@@ -21,6 +21,8 @@ R = TypeVar("R")
 OWNED = {"managed-by": "jslab"}
 LESSON_KEY = "jslab-lesson"
 
+# Where a stream's messages come from: without one of these there is nothing to create.
+SOURCES = frozenset({"subjects", "mirror", "sources"})
 NOT_FOUND = 10059
 NAME_IN_USE = 10058
 OVERLAP = 10065
@@ -162,31 +164,45 @@ async def open_stream(
 ) -> Stream:
     """Create a stream, or bind to the one of that name, and return a handle.
 
-    ``config`` takes nats-py's StreamConfig names; only what is given is compared. A stream made for
-    ``lesson`` is marked as that lesson's, which will remove it. ``settle`` is awaited after a stream was
-    created, to let the news of it reach the server that the connection enters by. Raises
-    StreamDriftError with the differences when the stream exists otherwise; the server's own errors get
-    a note with cause and remedy.
+    ``config`` takes nats-py's StreamConfig names; only what is given is compared, and without ``subjects``,
+    ``mirror`` or ``sources`` nothing is created. A stream made for ``lesson`` is marked as that lesson's,
+    which will remove it. ``settle`` is awaited after a stream was created, to let the news of it reach the
+    server that the connection enters by. Raises StreamDriftError with the differences when the stream
+    exists otherwise, TypeError or ValueError for a setting that makes no sense; the server's own errors
+    get a note with cause and remedy.
     """
     wanted = _wanted(name, config, lesson)
-    try:
-        info = await js.stream_info(name)
-    except nats.js.errors.NotFoundError as err:
-        if err.err_code != NOT_FOUND:
-            raise
+    info = await _find(js, name, config)
+    if info is None:
         made = await _create(js, wanted)
         if settle is not None:
             await settle(made)
         return Stream(js, made)
+    differences = drift(config, info.config)
+    if differences:
+        raise StreamDriftError(name, differences)
+    return Stream(js, info)
+
+
+async def _find(js: JetStreamContext, name: str, config: dict[str, Any]) -> StreamInfo | None:
+    """Ask for a stream; None when there is none and ``config`` says enough to create it."""
+    try:
+        return await js.stream_info(name)
+    except nats.js.errors.NotFoundError as err:
+        if err.err_code == NOT_FOUND and SOURCES & config.keys():
+            return None
+        if err.err_code == NOT_FOUND:
+            there = ", ".join(sorted(str(info.config.name) for info in await js.streams_info()))
+            err.add_note(
+                f"There is no stream {name} to bind to; there are: {there or 'none'}. "
+                f"To create it, say what it captures: subjects=['{name.lower()}.>']."
+            )
+        raise
     except ValueError as err:
         err.add_note(
             f"{name!r} cannot name a stream: no spaces, dots, `*`, `>` or slashes. Try {tidy(name)!r}."
         )
         raise
-    differences = drift(config, info.config)
-    if differences:
-        raise StreamDriftError(name, differences)
-    return Stream(js, info)
 
 
 def listens_to(info: StreamInfo | ConsumerInfo) -> set[str]:
@@ -197,12 +213,7 @@ def listens_to(info: StreamInfo | ConsumerInfo) -> set[str]:
 
 
 def _wanted(name: str, config: dict[str, Any], lesson: str | None) -> StreamConfig:
-    known = {field.name for field in fields(StreamConfig)}
-    unknown = sorted(set(config) - known)
-    if unknown:
-        raise TypeError(
-            f"no such stream setting: {', '.join(unknown)}; nats-py knows {', '.join(sorted(known))}"
-        )
+    stream_config.check(config)
     marks = {**OWNED, LESSON_KEY: lesson} if lesson else OWNED
     return StreamConfig(name=name, **{**config, "metadata": {**(config.get("metadata") or {}), **marks}})
 
@@ -210,9 +221,6 @@ def _wanted(name: str, config: dict[str, Any], lesson: str | None) -> StreamConf
 async def _create(js: JetStreamContext, wanted: StreamConfig) -> StreamInfo:
     try:
         return await js.add_stream(wanted)
-    except ValueError as err:
-        err.add_note(f"Try a name like {tidy(str(wanted.name))!r}.")
-        raise
     except nats.js.errors.APIError as err:
         if err.err_code == OVERLAP:
             err.add_note(await _who_overlaps(js, wanted))

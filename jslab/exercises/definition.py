@@ -172,10 +172,27 @@ def numbers() -> list[str]:
     return sorted(path.name[:2] for path in course_folder("exercises").glob("[0-9][0-9]_*.py"))
 
 
-@functools.cache
 def load(number: str) -> Lesson:
     """Load the exercises of lesson ``number``, such as ``"03"``. Raises ExerciseError if there is none."""
-    found = sorted(course_folder("exercises").glob(f"{number}_*.py")) if number.isdigit() else []
+    _check_number(number)
+    return _load(number)
+
+
+def _check_number(number: object) -> None:
+    """Refuse what looks like a number and is none of ours: 3.1, "3.1", "3"."""
+    whole, dot, part = str(number).partition(".")
+    meant = f"{whole.zfill(2)}{dot}{part}"
+    if number != meant and whole.isdigit():
+        raise ExerciseError(
+            f"{number!r} is no number of a lesson or exercise",
+            seen=f"a {type(number).__name__}" if not isinstance(number, str) else "one digit",
+            do=f'write it in quotes and with two digits: "{meant}"',
+        )
+
+
+@functools.cache
+def _load(number: str) -> Lesson:
+    found = sorted(course_folder("exercises").glob(f"{number}_*.py")) if str(number).isdigit() else []
     if not found:
         raise ExerciseError(
             f"there is no lesson {number!r} with exercises",
@@ -185,9 +202,15 @@ def load(number: str) -> Lesson:
     return _lesson_in(found[0])
 
 
+def lesson_of(number: str) -> Lesson:
+    """Load the lesson that exercise or prediction ``number``, such as ``"03.2"``, belongs to."""
+    _check_number(number)
+    return load(str(number).partition(".")[0])
+
+
 def find(number: str) -> tuple[Lesson, Exercise]:
     """Return lesson and exercise for ``"03.2"``. Raises ExerciseError naming what there is."""
-    lesson = load(number.partition(".")[0])
+    lesson = lesson_of(number)
     if number not in lesson.exercises:
         raise ExerciseError(
             f"there is no exercise {number!r}",

@@ -138,14 +138,13 @@ class Desk:
         """Show the last diagnosis first, then the exercise's hints, one by one."""
         _, exercise = definition.find(number)
         last = self._diagnoses.get(number)
-        hints = ([f"The last check said: {last}"] if last else []) + list(exercise.hints)
         shown = self._hints.get(number, 0)
         self._hints[number] = shown + 1
-        if shown >= len(hints):
-            return views.note(
-                f"{number} · no more hints", f'lab.solution("{number}") shows one way to do it.'
-            )
-        return views.note(f"{number} · hint {shown + 1} of {len(hints)}", hints[shown])
+        notes = [("the last check said", f"{last} (Ask again for a hint.)")] if last else []
+        notes += [(f"hint {n} of {len(exercise.hints)}", hint) for n, hint in enumerate(exercise.hints, 1)]
+        notes += [("no more hints", f'lab.solution("{number}") shows one way to do it.')]
+        title, text = notes[min(shown, len(notes) - 1)]
+        return views.note(f"{number} · {title}", text)
 
     def solution(self, number: str) -> views.View:
         """Show the code that ``solve`` runs."""
@@ -285,7 +284,7 @@ class ScenarioRun:
 
 
 def _prediction(number: str) -> definition.Prediction:
-    lesson = definition.load(number.partition(".")[0])
+    lesson = definition.lesson_of(number)
     if number not in lesson.predictions:
         raise ExerciseError(
             f"there is no prediction {number!r}",

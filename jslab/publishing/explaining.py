@@ -42,7 +42,7 @@ async def subject_error(
         f"record {unfit.position}: stream {stream} does not capture {unfit.subject}",
         seen=f"{stream} captures {', '.join(captured.patterns) or 'nothing, as a mirror does'}; {other}",
         do=f"publish to a subject that {stream} captures, publish to the stream that does, "
-        f"or give {stream} this subject with js.update_stream",
+        f"or give {stream} this subject too: js.update_stream(stream.config, subjects=[…])",
     )
 
 

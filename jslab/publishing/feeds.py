@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from typing import Any, Final
 
 # How many records an async iterable may be ahead of who takes them.
@@ -85,7 +85,14 @@ class AsyncFeed:
 
 
 def feed(records: Iterable[Any] | AsyncIterable[Any], on_more: Callable[[], None]) -> Feed | AsyncFeed:
-    """Read from whichever kind of iterable this is."""
+    """Read from whichever kind of iterable this is.
+
+    Raises TypeError for what is one record rather than many: a mapping, text or bytes would be taken apart.
+    """
     if isinstance(records, AsyncIterable):
         return AsyncFeed(records, on_more)
+    if isinstance(records, Mapping | str | bytes | bytearray) or not isinstance(records, Iterable):
+        raise TypeError(
+            f"records are a list or another iterable of records, not one {type(records).__name__}"
+        )
     return Feed(records)

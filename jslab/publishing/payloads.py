@@ -130,6 +130,9 @@ class Recipe:
         msg_id: Callable[[Any], object] | None,
         headers: Mapping[str, str] | Callable[[Any], Mapping[str, str] | None] | None,
     ) -> None:
+        for name, function in (("data", data), ("msg_id", msg_id)):
+            if function is not None and not callable(function):
+                raise TypeError(f"{name} is a function of a record, as {name}=lambda r: …; got {function!r}")
         self._subject = subject
         self._data = data
         self._msg_id = msg_id
@@ -150,9 +153,10 @@ class Recipe:
             payload = to_bytes(value)
         except (ValueError, TypeError, RecursionError) as error:
             raise RecordError(
-                f"record {position} cannot be sent: its payload is neither bytes nor text, and not JSON",
-                seen=f"{type(value).__name__}: {error}",
-                do="let data= return bytes, text, or what json.dumps can write (None for an unknown number)",
+                f"record {position} cannot be sent: {error}",
+                seen=f"a payload of type {type(value).__name__}, which JSON cannot hold as it is",
+                do="let data= return bytes, text, or what json.dumps can write: None for an unknown number, "
+                "datetimes with their time zone",
             ) from error
         headers = self._make_headers(record, position)
         if headers is None:

@@ -31,11 +31,37 @@ async def test_enter_moves_the_connection(lab: Lab) -> None:
         assert lab.nc.connected_url is not None
 
 
+async def test_a_lessons_card_is_of_now(lab: Lab) -> None:
+    await lab.stream("ORDERS", subjects=["orders.>"], num_replicas=3)
+    await lab.lesson("03")
+    assert "ORDERS" in repr(lab)
+    await lab.clean("03")
+
+
 async def test_stream_creates_and_then_binds(lab: Lab) -> None:
     made = await lab.stream("ORDERS", subjects=["orders.>"], num_replicas=3, max_age=60, duplicate_window=30)
     bound = await lab.stream("ORDERS", subjects=["orders.>"], max_age=60)
     assert bound.config == made.config
     assert await lab.stream("ORDERS")
+
+
+async def test_stream_without_subjects_only_binds(lab: Lab) -> None:
+    # A misspelt name used to create a stream of one replica on a subject of that name.
+    await lab.stream("ORDERS", subjects=["orders.>"], num_replicas=3)
+    with pytest.raises(nats.js.errors.NotFoundError) as caught:
+        await lab.stream("ORDRES", num_replicas=3)
+    (note,) = caught.value.__notes__
+    assert "there are: ORDERS" in note
+    assert "subjects=['ordres.>']" in note
+    assert [info.config.name for info in await lab.js.streams_info()] == ["ORDERS"]
+
+
+async def test_status_of_frozen_servers_says_so(lab: Lab) -> None:
+    await lab.faults.pause(*[server.name for server in lab.deployment.servers()])
+    status = await lab.status()
+    assert status.streams is None
+    assert "no answer from JetStream" in repr(status)
+    assert [server.state for server in status.servers] == ["paused"] * 3
 
 
 async def test_stream_lists_the_differences(lab: Lab) -> None:

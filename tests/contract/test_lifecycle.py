@@ -147,6 +147,15 @@ async def test_start_with_other_settings_is_an_error_that_names_them(home: Path,
 
 
 @own_loop
+async def test_a_check_after_the_end_says_that_the_lab_has_ended(home: Path) -> None:
+    async with start() as lab:
+        await lab.lesson("00")
+    with pytest.raises(DeploymentError, match="this lab is not running") as caught:
+        await lab.check("00.1")
+    assert "jslab.start()" in caught.value.do
+
+
+@own_loop
 async def test_two_tasks_that_start_get_one_lab(home: Path) -> None:
     one, two = await asyncio.gather(start(), start())
     assert one is two

@@ -126,12 +126,20 @@ def test_wrong_keeps_its_key_and_says_its_text() -> None:
     assert (wrong.key, wrong.text, str(wrong)) == ("key", "what it would cost", "what it would cost")
 
 
-@pytest.mark.parametrize("number", ["77", "x", "", "0", "00_start", "../00"])
+@pytest.mark.parametrize("number", ["77", "x", "", "00_start", "../00"])
 def test_a_lesson_that_is_not_there(number: str) -> None:
     with pytest.raises(ExerciseError, match="there is no lesson") as caught:
         exercises.load(number)
     assert "lessons: 00" in caught.value.seen
     assert caught.value.do
+
+
+@pytest.mark.parametrize(("number", "meant"), [(3.1, "03.1"), ("3.1", "03.1"), (3, "03"), ("3", "03")])
+def test_a_number_without_quotes_or_zero_is_told_how_to_write_it(number: Any, meant: str) -> None:
+    for use in (definition.load, definition.find, definition.lesson_of):
+        with pytest.raises(ExerciseError) as caught:
+            use(number)
+        assert f'"{meant}"' in caught.value.do
 
 
 @pytest.mark.parametrize("number", ["00.99", "00", "00."])

@@ -106,6 +106,7 @@ def test_a_named_port_that_is_taken_is_one_clear_error(start: Callable[..., LabS
         assert server.process.wait(30) == 2
     said = server.log.read_text()
     assert f"port {port} is taken" in said
+    assert not (server.log.parent / "copy").exists(), "nothing is copied for nothing"
     assert "Traceback" not in said
 
 

@@ -16,7 +16,7 @@ LAYERS = [
     {"settings", "waiting"},
     {"views", "departures", "connection"},
     {"deployment"},
-    {"publishing", "consumers", "replay"},
+    {"publishing", "consumers", "replay", "stream_config"},
     {"streams", "faults"},
     {"live", "ledger", "exercises", "monitoring"},
     {"lab"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 
@@ -99,3 +100,10 @@ async def test_closing_ends_the_reader_and_its_iterable() -> None:
     await source.close()
     assert closed.is_set()
     assert asyncio.all_tasks() == before
+
+
+@pytest.mark.parametrize("records", [{"a": 1}, "one", b"one", 5, None], ids=lambda r: type(r).__name__)
+async def test_one_record_is_not_taken_apart(records: Any) -> None:
+    # A mapping was published key by key, and every one of them acknowledged.
+    with pytest.raises(TypeError, match=f"not one {type(records).__name__}"):
+        feed(records, lambda: None)

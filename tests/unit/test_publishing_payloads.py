@@ -222,5 +222,11 @@ def test_a_datetime_keeps_its_time_zone_in_json() -> None:
 
 def test_a_naive_datetime_is_an_error_that_names_the_record() -> None:
     noon = datetime(2013, 1, 1, 12)  # noqa: DTZ001 - the point of the test
-    with pytest.raises(RecordError, match=r"record 7 .*\n.*has no time zone"):
+    with pytest.raises(RecordError, match=r"record 7 cannot be sent: .* has no time zone"):
         Recipe("flights.x", None, None, None).message({"at": noon}, 7)
+
+
+@pytest.mark.parametrize("name", ["data", "msg_id"])
+def test_a_value_where_a_function_belongs_is_told_so(name: str) -> None:
+    with pytest.raises(TypeError, match=f"{name}=lambda r"):
+        Recipe("a", **{"data": None, "msg_id": None, "headers": None, name: "same"})
