@@ -336,6 +336,15 @@ async def check_legs(room: Room) -> str:
             f"{state.last_seq} acked, {state.messages} kept: nobody was interested at that moment. Readers "
             'that register later begin with nothing. (await lab.reset("03.3") begins again.)',
         )
+    early = {name: _before(readers[name]) for name in READERS}
+    if min(early.values()) and all(shares[name] + early[name] == state.last_seq for name in READERS):
+        gone = min(early.values())
+        raise Wrong(
+            "too-early",
+            f"Sequences 1 to {gone} went before the readers came: acked, and kept for nobody. The "
+            f"{state.last_seq - gone} after them wait for both. To bill those {gone} flights somebody has to "
+            'send them again. (await lab.reset("03.3") begins again.)',
+        )
     short = [f"{name} gets {share} of {state.last_seq}" for name, share in shares.items()]
     if min(shares.values()) < state.last_seq:
         raise Wrong(
@@ -377,6 +386,16 @@ async def _readers(room, published):
 def _share(consumer):
     """Count the messages that a consumer was given or will be given."""
     return consumer.delivered.consumer_seq + consumer.num_pending
+
+
+def _before(consumer):
+    """Count the messages before the first that a consumer was given or will be given.
+
+    With a filter this cannot be told: those that it passes over count as delivered to the stream's side.
+    """
+    if consumer.config.filter_subject or consumer.config.filter_subjects:
+        return 0
+    return consumer.delivered.stream_seq - consumer.delivered.consumer_seq
 
 
 @legs.solution
@@ -454,6 +473,17 @@ async def readers_afterwards(lab):
         await lab.js.publish("legs.JFK", f"leg {leg}".encode())
     for reader in ("billing", "operations"):
         await lab.js.add_consumer("LEGS", durable_name=reader)
+
+
+@legs.wrong("too-early")
+async def ten_before_and_ten_after(lab):
+    await lab.stream("LEGS", subjects=["legs.>"], retention="interest")
+    for leg in range(10):
+        await lab.js.publish("legs.JFK", f"leg {leg}".encode())
+    for reader in ("billing", "operations"):
+        await lab.js.add_consumer("LEGS", durable_name=reader)
+    for leg in range(10):
+        await lab.js.publish("legs.JFK", f"leg {leg}".encode())
 
 
 @legs.wrong("not-every-flight")

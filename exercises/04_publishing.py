@@ -6,6 +6,7 @@ from itertools import pairwise
 
 from jslab import departures
 from jslab.exercises import Lesson, Room, Wrong
+from jslab.exercises.notes import Notes
 from jslab.waiting import until
 
 lesson = Lesson("04", "Publishing", streams=("FLIGHTS", "LEDGER", "TINY"))
@@ -28,6 +29,14 @@ def flight_of(payload: bytes) -> str:
 
 
 # ---------------------------------------------------------------- 04.1
+
+# How many of the year's flights repeat an earlier one in these fields; to count them takes a second.
+YEAR_REPEATS = {
+    ("date", "carrier", "flight"): 24,
+    ("date", "carrier", "flight", "origin"): 0,
+    ("date", "carrier", "flight", "dest"): 0,
+    ("event_time", "carrier", "flight"): 0,
+}
 
 archive = lesson.exercise(
     "04.1",
@@ -112,7 +121,13 @@ async def check_archive(room: Room) -> str:
             f"{told}, sent twice: right so far. January has {len(january):,}; ids that differ within a day "
             "may meet within a month. Send all of departures.month(1).",
         )
-    return f"{len(january):,} flights sent twice, {stored:,} stored."
+    length = sum(map(len, holders)) / len(holders)
+    return (
+        f"{len(january):,} flights sent twice, {stored:,} stored. Your ids have {length:.1f} characters on "
+        "average. Would they last the year? Date, carrier and flight number alone would take "
+        f"{YEAR_REPEATS['date', 'carrier', 'flight']} of its flights for repetitions; with the origin, or "
+        "the destination, or with the whole event_time for the date, none."
+    )
 
 
 def _describe(flight: departures.Departure) -> str:
@@ -213,6 +228,7 @@ feed = lesson.exercise(
 
 @feed.setup
 async def a_feed(room: Room) -> None:
+    await Notes(room.lab).forget("handed", room.number)
     await room.lab.stream("FEED", subjects=["feed.>"], num_replicas=3)
 
 
@@ -221,9 +237,11 @@ async def two_silences(room: Room):
     """Hand out 1 January, and while it is published go silent twice.
 
     First the server that the lab enters by freezes and then dies: what it was sent meanwhile is lost. Then
-    both followers freeze and thaw: what was published meanwhile is stored late.
+    both followers freeze and thaw: what was published meanwhile is stored late. At the end it notes how many
+    flights were asked for, since FEED alone cannot tell one that was lost from one that was never sent.
     """
     lab = room.lab
+    handed = 0
     leader = await lab.meta_leader()
     door, other = (server.name for server in lab.deployment.servers() if server.name != leader)
     await room.lead("FEED", leader)
@@ -242,6 +260,7 @@ async def two_silences(room: Room):
         await lab.faults.resume()
 
     async def flights():
+        nonlocal handed
         for position, flight in enumerate(departures.day(1, 1)):
             if position == FIRST_SILENCE:
                 await lab.faults.pause(door)
@@ -250,6 +269,7 @@ async def two_silences(room: Room):
                 await silences[0]
                 await lab.faults.pause(door, other)
                 silences.append(asyncio.create_task(followers_thaw()))
+            handed = position + 1
             yield flight
 
     try:
@@ -259,6 +279,7 @@ async def two_silences(room: Room):
             silence.cancel()
         await asyncio.gather(*silences, return_exceptions=True)
         await lab.faults.heal()
+        await Notes(lab).write("handed", room.number, str(handed))
 
 
 @feed.check
@@ -267,11 +288,25 @@ async def check_feed(room: Room) -> str:
     messages = await room.messages("FEED")
     if not messages:
         raise Wrong("blank", "FEED is empty: nothing was published in the scenario.")
+    handed = await Notes(room.lab).text("handed", room.number)
+    if handed is None:
+        raise Wrong(
+            "calm",
+            f"{len(messages)} messages in FEED, all of them sent in calm weather: the scenario has not run. "
+            'Publish the flights that it hands out: async with lab.scenario("04.2") as flights.',
+        )
     day = [flight.id for flight in departures.day(1, 1)]
     count = dict.fromkeys(day, 0)
     for message in messages:
         count[flight_of(message.data)] = count.get(flight_of(message.data), 0) + 1
     missing = [flight for flight in day if count[flight] == 0]
+    if missing and int(handed) < len(day):
+        raise Wrong(
+            "ended",
+            f"Your loop ended at flight {handed} of {len(day)}; the rest was never sent. One answer that "
+            "nobody expected, and a whole feed stops. Was it an APIError with err_code 10158? That is the "
+            "answer to a retry while the first attempt still hangs: neither yes nor no, so ask again.",
+        )
     if missing:
         raise Wrong(
             "missing",
@@ -292,7 +327,7 @@ async def check_feed(room: Room) -> str:
         raise Wrong(
             "calm",
             f"Every flight once, but in calm weather: the longest pause between two was {pause:.2f} s. "
-            'Publish the flights that the scenario hands out: async with lab.scenario("04.2") as flights.',
+            "Publish each flight when the scenario hands it out, not all of them afterwards.",
         )
     return f"{len(day)} flights, each exactly once, through a silence of {pause:.1f} s."
 
@@ -310,6 +345,16 @@ async def solve_feed(lab):
             ack_timeout=0.5,
         )
     print(report)
+
+
+@feed.wrong("ended")
+async def not_prepared_for_a_timeout(lab):
+    try:
+        async with lab.scenario("04.2") as flights:
+            async for flight in flights:
+                await lab.js.publish("feed." + flight.subject, flight.payload, timeout=0.5)
+    except TimeoutError as err:
+        print(repr(err))
 
 
 @feed.wrong("missing")
@@ -345,10 +390,18 @@ async def outside_of_the_scenario(lab):
         await lab.js.publish("feed." + flight.subject, flight.payload)
 
 
+@feed.wrong("calm")
+async def after_the_scenario(lab):
+    async with lab.scenario("04.2") as flights:
+        collected = [flight async for flight in flights]
+    for flight in collected:
+        await lab.js.publish("feed." + flight.subject, flight.payload)
+
+
 # ---------------------------------------------------------------- 04.3
 
 ROOM_FOR = 20_000
-FASTER = 5
+FASTER = 3
 STRETCH, PACE = 4_000, 300
 
 intake = lesson.exercise(
@@ -358,8 +411,8 @@ intake = lesson.exercise(
     hints=(
         "One publish after the other waits a round trip for each flight. Keep many of them waiting for "
         "their acks at once, and look at every one of the answers.",
-        "A full stream answers err_code 10077. publish_many lists such records in report.refused, with "
-        "their msg_id when it was given one.",
+        "A full stream answers err_code 10077. publish_many lists such records in report.refused, each with "
+        "its position in what you sent, and with its msg_id when it was given one.",
     ),
 )
 
@@ -399,13 +452,26 @@ async def check_intake(room: Room) -> str:
             "of sending, is a guess. Whoever sends these again stores them twice.",
         )
     refused = {flight.id for flight in departures.month(1)} - stored
-    if refused - named:
+    counts = f"{len(named & refused):,} of the {len(refused):,} flights that INTAKE refused are named"
+    if not named:
         raise Wrong(
             "not-named",
-            f"You report {len(named & refused):,} refused; {len(refused):,} are missing from INTAKE, "
-            f"{min(refused - named)} among them. An answer that nobody looks at tells nobody, and in "
-            "nats-py 2.16 a future of publish_async never learns of a refusal. 10077 arrives as "
-            "ServiceUnavailableError, code 503: the stream is full, not down, and no retry makes room.",
+            f"{counts}: REFUSED is empty. An answer that nobody looks at tells nobody, and in nats-py 2.16 a "
+            "future of publish_async never learns of a refusal. 10077 arrives as ServiceUnavailableError, "
+            "code 503: the stream is full, not down, and no retry makes room.",
+        )
+    if named - refused:
+        raise Wrong(
+            "no-flight",
+            f"{counts}. REFUSED also has {min(named - refused)[:40]!r}, which is no flight of January: "
+            "whoever has to send it later cannot find it. Each payload is one flight's id, such as "
+            f"{min(refused)}.",
+        )
+    if refused - named:
+        raise Wrong(
+            "not-all-named",
+            f"{counts}; {min(refused - named)} is one that is not. Whoever sends the named ones again later "
+            "will not send that one. A report shows the first few records, its list holds all of them.",
         )
     rate = _best([message.time.timestamp() for message in messages], STRETCH)
     one_by_one = await _one_by_one(room)
@@ -519,6 +585,18 @@ async def retry_every_503(lab):
     print("still down, given up:", len(flights))
 
 
+@intake.wrong("no-flight")
+async def positions_for_names(lab):
+    report = await send_to_intake(lab, departures.month(1))
+    await name_refused(lab, [str(lost.position) for lost in report.refused])
+
+
+@intake.wrong("not-all-named")
+async def what_the_report_shows(lab):
+    report = await send_to_intake(lab, departures.month(1))
+    await name_refused(lab, [lost.msg_id for lost in report.refused[:5]])
+
+
 @intake.wrong("slow")
 async def two_at_a_time(lab):
     flights = list(departures.month(1))
@@ -530,6 +608,7 @@ async def two_at_a_time(lab):
 # ---------------------------------------------------------------- 04.4
 
 GATE = "gates.B22"
+WHOLE_STREAM, ONE_SUBJECT = "Nats-Expected-Last-Sequence", "Nats-Expected-Last-Subject-Sequence"
 BOARD = (("gates.B22", b"free"), ("gates.C3", b"DL 461"), ("gates.A4", b"free"), ("gates.C3", b"free"))
 
 gates = lesson.exercise(
@@ -540,9 +619,11 @@ gates = lesson.exercise(
     hints=(
         "Both dispatchers decide on what they saw: the last message on gates.B22. The server can hold a "
         "publish against that, if you tell it which sequence you saw.",
-        "Nats-Expected-Last-Sequence looks at the whole stream. There is a header that looks at the "
-        "message's own subject: Nats-Expected-Last-Subject-Sequence.",
-        'lab.js.get_last_msg("GATES", "gates.B22").seq is what both of them saw.',
+        "Nats-Expected-Last-Sequence compares with the last sequence of the whole stream, and every other "
+        "gate moves that on. The header that looks at the message's own subject alone is "
+        "Nats-Expected-Last-Subject-Sequence.",
+        'lab.js.get_last_msg("GATES", "gates.B22").seq is what both of them saw: that number belongs in '
+        "Nats-Expected-Last-Subject-Sequence.",
     ),
 )
 
@@ -575,11 +656,21 @@ async def check_gates(room: Room) -> str:
             "aircraft are on their way to one gate. A Msg-Id does not help: it tells a repetition of the "
             "same message, and these are rivals.",
         )
+    refused = f"gates.B22 has no new message; all {len(claims)} claims were refused"
+    if not stored and any(WHOLE_STREAM in claim.headers for claim in claims):
+        raise Wrong(
+            "other-gates",
+            f"{refused}. {WHOLE_STREAM} compares with the last sequence of the whole stream. That is "
+            f"{info.state.last_seq}: other gates have moved it on since the last word on gates.B22, and so a "
+            f"gate that is free cannot be had. {ONE_SUBJECT} looks at the message's own subject alone.",
+        )
     if not stored:
+        free = 1 + max(index for index, (subject, _) in enumerate(BOARD) if subject == GATE)
         raise Wrong(
             "nobody",
-            f"gates.B22 has no new message; all {len(claims)} claims were refused. They expected a sequence "
-            "that nobody can have seen: the gate had a message already, which says that it is free.",
+            f"{refused}. The last message on gates.B22 had sequence {free}, and says that the gate is free; "
+            "your claims asked for something else to be the last. What both dispatchers have seen belongs in "
+            f"{ONE_SUBJECT}.",
         )
     ids = [claim.headers[MSG_ID] for claim in claims if MSG_ID in claim.headers]
     if len(ids) > len(set(ids)):
@@ -643,6 +734,13 @@ async def one_dispatcher(lab):
 @gates.wrong("both")
 async def an_id_each(lab):
     await claim_b22(lab, {"Nats-Msg-Id": "B22-AA1"}, {"Nats-Msg-Id": "B22-UA1545"})
+
+
+@gates.wrong("other-gates")
+async def the_gates_sequence_for_the_stream(lab):
+    seen = await lab.js.get_last_msg("GATES", "gates.B22")
+    header = {"Nats-Expected-Last-Sequence": str(seen.seq)}
+    await claim_b22(lab, header, header)
 
 
 @gates.wrong("nobody")
