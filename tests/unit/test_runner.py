@@ -267,9 +267,12 @@ def test_an_executor_that_is_stopped_is_ended_with_its_kernel(
     until(lambda: not processes(str(tmp_path)), 10)
 
 
+# A shell starts what it puts in the background with SIGINT ignored, and children inherit that.
 RUN = """
+import signal
 import sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from jslab import runner
 from jslab.course import Lesson
 file = Path(sys.argv[1])
