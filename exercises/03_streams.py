@@ -477,11 +477,7 @@ async def readers_afterwards(lab):
 
 @legs.wrong("too-early")
 async def ten_before_and_ten_after(lab):
-    await lab.stream("LEGS", subjects=["legs.>"], retention="interest")
-    for leg in range(10):
-        await lab.js.publish("legs.JFK", f"leg {leg}".encode())
-    for reader in ("billing", "operations"):
-        await lab.js.add_consumer("LEGS", durable_name=reader)
+    await readers_afterwards(lab)
     for leg in range(10):
         await lab.js.publish("legs.JFK", f"leg {leg}".encode())
 

@@ -173,8 +173,8 @@ class Lab:
         return next((leader for leader in claims if leader), None)
 
     @property
-    def _exercises(self) -> exercises.Desk:
-        """The learner's desk. Raises DeploymentError when this lab has ended."""
+    def _open_desk(self) -> exercises.Desk:
+        """The desk, for what asks the servers. Raises DeploymentError when this lab has ended."""
         self.deployment.servers()
         return self._desk
 
@@ -230,17 +230,17 @@ class Lab:
 
     async def lesson(self, number: str) -> exercises.Prepared:
         """Prepare lesson ``number``: remove what an earlier run of it left, create what it needs."""
-        prepared = await self._exercises.prepare(number)
+        prepared = await self._open_desk.prepare(number)
         await self.status()  # the card that a lesson shows next is of now
         return prepared
 
     async def clean(self, number: str) -> tuple[str, ...]:
         """Remove the streams that lesson ``number`` made, heal what it broke, return their names."""
-        return await self._exercises.clean(number)
+        return await self._open_desk.clean(number)
 
     async def check(self, exercise: str) -> exercises.Verdict:
         """Look at the live cluster and say whether ``exercise`` is solved, and if not, why."""
-        return await self._exercises.check(exercise)
+        return await self._open_desk.check(exercise)
 
     def hint(self, exercise: str) -> views.View:
         """Show a hint; called again, the next one."""
@@ -252,27 +252,27 @@ class Lab:
 
     async def solve(self, exercise: str) -> None:
         """Run the solution that ``solution`` shows."""
-        await self._exercises.solve(exercise)
+        await self._open_desk.solve(exercise)
 
     async def reset(self, exercise: str) -> None:
         """Put an exercise back to where it began."""
-        await self._exercises.reset(exercise)
+        await self._open_desk.reset(exercise)
 
     async def answer(self, exercise: str, choice: str) -> views.View:
         """Publish an answer to the lab's own stream, where ``check`` reads it."""
-        return await self._exercises.answer(exercise, choice)
+        return await self._open_desk.answer(exercise, choice)
 
     async def predict(self, prediction: str, choice: str) -> views.View:
         """Seal a prediction before the run that shows what happens."""
-        return await self._exercises.predict(prediction, choice)
+        return await self._open_desk.predict(prediction, choice)
 
     async def reveal(self, prediction: str, observed: str) -> exercises.Verdict:
         """Hold what was observed against the sealed prediction."""
-        return await self._exercises.reveal(prediction, observed)
+        return await self._open_desk.reveal(prediction, observed)
 
     def scenario(self, exercise: str) -> exercises.ScenarioRun:
         """Run an exercise's traffic and faults around your code: ``async with lab.scenario("04.2")``."""
-        return self._exercises.scenario(exercise)
+        return self._open_desk.scenario(exercise)
 
     def __repr__(self) -> str:
         return repr(self._status) if self._status else f"<Lab {self.backend}, not started>"

@@ -68,6 +68,7 @@ def check_port(port: int | None) -> None:
     if port is None:
         return
     with socket.socket() as probe:
+        # As Jupyter binds: a port whose last connections still linger can be had again.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))

@@ -192,7 +192,7 @@ def _check_number(number: object) -> None:
 
 @functools.cache
 def _load(number: str) -> Lesson:
-    found = sorted(course_folder("exercises").glob(f"{number}_*.py")) if str(number).isdigit() else []
+    found = sorted(course_folder("exercises").glob(f"{number}_*.py")) if number.isdigit() else []
     if not found:
         raise ExerciseError(
             f"there is no lesson {number!r} with exercises",
@@ -205,7 +205,7 @@ def _load(number: str) -> Lesson:
 def lesson_of(number: str) -> Lesson:
     """Load the lesson that exercise or prediction ``number``, such as ``"03.2"``, belongs to."""
     _check_number(number)
-    return load(str(number).partition(".")[0])
+    return _load(number.partition(".")[0])
 
 
 def find(number: str) -> tuple[Lesson, Exercise]:

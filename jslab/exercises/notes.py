@@ -13,7 +13,7 @@ STREAM = "JSLAB"
 
 
 class Notes:
-    """Writes and reads small facts: ``kind`` is answer, predict, reveal or prepared."""
+    """Writes and reads small facts: ``kind`` is answer, predict, reveal, prepared, or an exercise's own."""
 
     def __init__(self, lab: LabLike) -> None:
         self._lab = lab

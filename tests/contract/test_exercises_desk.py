@@ -334,7 +334,7 @@ async def test_the_witness_begins_anew_with_a_reset(room: Lab) -> None:
     await room.reset("00.1")
     await room.solve("00.1")
     # Had the witness kept listening twice over, it would have seen the line twice.
-    seen = room._exercises._witnesses["00.1"].messages
+    seen = room._desk._witnesses["00.1"].messages
     await until(lambda: seen, what="the witness to hear", timeout=5)
     assert [message.subject for message in seen] == ["tower.JFK"]
     assert (await room.check("00.1")).ok

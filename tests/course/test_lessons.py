@@ -49,7 +49,7 @@ class Twice(NamedTuple):
 
 @pytest.fixture(scope="module")
 def twice(backend: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Twice]:
-    """The course as it is, by nbmake: a second opinion, which shares no code with jslab's runner."""
+    """The course as it is, by nbmake: a second opinion, for jslab's runner has no part in it."""
     folder = tmp_path_factory.mktemp("twice")
 
     def run(label: str) -> Twice:

@@ -292,7 +292,7 @@ def test_a_runner_that_ends_midway_leaves_no_process(tmp_path: Path, ending: sig
     try:
         until((tmp_path / "started").exists)
         process.send_signal(ending)
-        process.wait(40)
+        process.wait(20)
     finally:
         process.kill()
         process.communicate()
