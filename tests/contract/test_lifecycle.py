@@ -30,7 +30,8 @@ from jupyter_client.manager import KernelManager
 
 from jslab import connection, settings
 from jslab.deployment import binary, guard, ports, process
-from jslab.deployment.embedded import EmbeddedDeployment, all_routed
+from jslab.deployment.embedded import EmbeddedDeployment
+from jslab.deployment.health import all_routed
 from jslab.deployment.process import ChildSpec, ChildState, Guard
 from jslab.errors import DeploymentError, SettingsError
 from jslab.lab import Lab, start

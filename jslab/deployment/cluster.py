@@ -1,0 +1,300 @@
+"""The one module that speaks with a Kubernetes API server; the others say what they want of it.
+
+Objects are plain dicts, as they stand in YAML. Requests go through the package's dynamic client, which behaves
+the same in every version of it; its typed models do not. Each call runs in a thread and has a timeout.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from jslab.errors import ClusterError, ManifestError
+
+if TYPE_CHECKING:
+    from kubernetes.client import ApiClient
+    from kubernetes.dynamic import DynamicClient
+
+Object: TypeAlias = dict[str, Any]
+T = TypeVar("T")
+
+# Seconds to connect, and to wait for an answer: the package itself would wait for ever.
+TIMEOUT = (3.0, 10.0)
+FIELD_MANAGER = "jslab"
+OURS = {"app.kubernetes.io/managed-by": "jslab"}
+
+BAD_REQUEST, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, CONFLICT, INVALID = 400, 401, 403, 404, 409, 422
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Where objects of one kind live in the API."""
+
+    api: str
+    plural: str
+    namespaced: bool = True
+
+
+KINDS = {
+    "Namespace": Kind("api/v1", "namespaces", namespaced=False),
+    "Node": Kind("api/v1", "nodes", namespaced=False),
+    "Pod": Kind("api/v1", "pods"),
+    "Service": Kind("api/v1", "services"),
+    "ServiceAccount": Kind("api/v1", "serviceaccounts"),
+    "ConfigMap": Kind("api/v1", "configmaps"),
+    "Secret": Kind("api/v1", "secrets"),
+    "Event": Kind("api/v1", "events"),
+    "PersistentVolumeClaim": Kind("api/v1", "persistentvolumeclaims"),
+    "StatefulSet": Kind("apis/apps/v1", "statefulsets"),
+    "PodDisruptionBudget": Kind("apis/policy/v1", "poddisruptionbudgets"),
+    "NetworkPolicy": Kind("apis/networking.k8s.io/v1", "networkpolicies"),
+    "StorageClass": Kind("apis/storage.k8s.io/v1", "storageclasses", namespaced=False),
+    "Lease": Kind("apis/coordination.k8s.io/v1", "leases"),
+}
+
+
+class Refusal(ClusterError):
+    """The API server answered, with an error; ``status`` is its HTTP status."""
+
+    def __init__(self, what: str, *, status: int, seen: str, do: str) -> None:
+        super().__init__(what, seen=seen, do=do)
+        self.status = status
+
+
+class Cluster:
+    """One namespace of one cluster. Calls raise ClusterError, with cause and remedy."""
+
+    def __init__(self, config: Mapping[str, Any], context: str, namespace: str) -> None:
+        """Use ``context`` of ``config``, the content of a kubeconfig; nothing is asked yet."""
+        self.context = context
+        self.namespace = namespace
+        self._config = dict(config)
+        self._dynamic: DynamicClient | None = None
+
+    async def get(self, kind: str, name: str, *, namespace: str | None = None) -> Object | None:
+        """Return an object such as ``("Pod", "nats-0")``, None when there is none."""
+        try:
+            return await self._ask("get", kind, name, namespace=namespace)
+        except Refusal as err:
+            if err.status == NOT_FOUND:
+                return None
+            raise
+
+    async def find(
+        self, kind: str, labels: Mapping[str, str] | None = None, *, fields: str | None = None
+    ) -> list[Object]:
+        """Return the objects that carry all of ``labels``; ``fields`` is a field selector."""
+        selector = ",".join(f"{key}={value}" for key, value in (labels or {}).items())
+        found = await self._ask("get", kind, None, label_selector=selector or None, field_selector=fields)
+        return list(found["items"])
+
+    async def apply(self, body: Object, *, dry_run: bool = False) -> Object:
+        """Create or change an object until it says what ``body`` says (server-side apply)."""
+        if body["kind"] not in KINDS:
+            raise ManifestError(
+                f"jslab applies no {body['kind']}",
+                seen=f"{body['kind']} {body['metadata'].get('name')}",
+                do=f"leave it out; these can be applied: {', '.join(KINDS)}",
+            )
+        return await self._ask(
+            "patch",
+            body["kind"],
+            body["metadata"]["name"],
+            body=body,
+            content_type="application/apply-patch+yaml",
+            field_manager=FIELD_MANAGER,
+            force_conflicts=True,
+            dry_run="All" if dry_run else None,
+        )
+
+    async def create(self, body: Object, *, namespace: str | None = None) -> Object:
+        """Create an object; Refusal with status 409 when there is one."""
+        return await self._ask("post", body["kind"], None, body=body, namespace=namespace)
+
+    async def replace(self, body: Object) -> Object:
+        """Replace an object as it was read; Refusal with status 409 when somebody changed it meanwhile."""
+        return await self._ask("put", body["kind"], body["metadata"]["name"], body=body)
+
+    async def patch(self, kind: str, name: str, body: Object) -> Object:
+        """Merge ``body`` into an object."""
+        return await self._ask("patch", kind, name, body=body, content_type="application/merge-patch+json")
+
+    async def delete(self, kind: str, name: str, *, grace: int | None = None) -> bool:
+        """Delete an object, a pod with ``grace`` seconds to leave; False when there was none."""
+        body: Object = {"propagationPolicy": "Background"}
+        if grace is not None:
+            body["gracePeriodSeconds"] = grace
+        try:
+            await self._ask("delete", kind, name, body=body)
+        except Refusal as err:
+            if err.status == NOT_FOUND:
+                return False
+            raise
+        return True
+
+    async def ask_pod(self, pod: str, port: int, path: str) -> tuple[int, Any]:
+        """GET ``path`` of a pod, by way of the API server; status 0 when the pod does not answer."""
+        path, _, query = path.partition("?")
+        pairs = [tuple(pair.partition("=")[::2]) for pair in query.split("&") if pair]
+        return await asyncio.to_thread(self._ask_pod, f"{pod}:{port}", path, pairs)
+
+    async def log(self, pod: str, lines: int, *, previous: bool = False) -> str:
+        """Return a pod's last log lines, or those of its container before; empty when there are none."""
+        options = [("tailLines", lines), ("previous", str(previous).lower())]
+        try:
+            return await asyncio.to_thread(
+                self._translated, f"get pods/log {pod}", functools.partial(self._log, pod, options)
+            )
+        except Refusal as err:
+            if err.status in (BAD_REQUEST, NOT_FOUND):
+                return ""
+            raise
+
+    def forward(self, pod: str, port: int) -> Any:
+        """Open a connection to a port of a pod: the package's PortForward. Blocks."""
+        from kubernetes.client import CoreV1Api
+        from kubernetes.stream import portforward
+
+        # A client of its own: while it connects, the package replaces a method of the client.
+        api = CoreV1Api(self._new_client())
+        open_it = functools.partial(
+            portforward,
+            api.connect_get_namespaced_pod_portforward,
+            pod,
+            self.namespace,
+            ports=str(port),
+            _request_timeout=TIMEOUT[1],
+        )
+        return self._translated(f"create pods/portforward {pod}", open_it)
+
+    # -- in threads
+
+    async def _ask(
+        self, method: str, kind: str, name: str | None, *, namespace: str | None = None, **options: Any
+    ) -> Object:
+        path = self._path(KINDS[kind], name, namespace)
+        verb = {"post": "create", "put": "update"}.get(method, method if name else "list")
+        what = f"{verb} {KINDS[kind].plural} {name or ''}".rstrip()
+
+        def call() -> Object:
+            given = {key: value for key, value in options.items() if value is not None}
+            answer = self._client().request(
+                method, path, serialize=False, _request_timeout=TIMEOUT, query_params=[], **given
+            )
+            return dict(json.loads(answer.data))
+
+        return await asyncio.to_thread(self._translated, what, call)
+
+    def _path(self, kind: Kind, name: str | None, namespace: str | None) -> str:
+        space = f"/namespaces/{namespace or self.namespace}" if kind.namespaced else ""
+        return f"/{kind.api}{space}/{kind.plural}" + (f"/{name}" if name else "")
+
+    def _ask_pod(self, target: str, path: str, query: list[Any]) -> tuple[int, Any]:
+        from kubernetes.client import ApiException
+
+        address = f"{self._path(KINDS['Pod'], target, None)}/proxy{path}"
+        try:
+            answer = self._translated(
+                f"get pods/proxy {target}",
+                lambda: self._client().request(
+                    "get", address, serialize=False, _request_timeout=TIMEOUT, query_params=query
+                ),
+            )
+            return answer.status, _json(answer.data)
+        except Refusal as err:
+            cause = err.__cause__
+            body = _json(cause.body) if isinstance(cause, ApiException) else None
+            if isinstance(body, dict) and body.get("kind") == "Status":
+                if err.status in (UNAUTHORIZED, FORBIDDEN):
+                    raise
+                return 0, None  # the API server speaks: it did not reach the pod
+            return err.status, body
+
+    def _log(self, pod: str, options: list[Any]) -> str:
+        address = f"{self._path(KINDS['Pod'], pod, None)}/log"
+        answer = self._client().request(
+            "get", address, serialize=False, _request_timeout=TIMEOUT, query_params=options
+        )
+        return str(answer.data.decode(errors="replace"))
+
+    def _client(self) -> DynamicClient:
+        if self._dynamic is None:
+            from kubernetes.dynamic import DynamicClient
+
+            # No discovery: it would write what it finds to a file, and the kinds above are known.
+            self._dynamic = DynamicClient(  # type: ignore[no-untyped-call]
+                self._new_client(), discoverer=lambda *_: None
+            )
+        return self._dynamic
+
+    def _new_client(self) -> ApiClient:
+        from kubernetes import config
+
+        client: ApiClient = config.new_client_from_config_dict(  # type: ignore[no-untyped-call]
+            self._config, context=self.context, persist_config=False
+        )
+        return client
+
+    def _translated(self, what: str, call: Callable[[], T]) -> T:
+        """Make a call, and turn the package's errors into ours."""
+        import urllib3.exceptions
+        from kubernetes.client import ApiException
+        from kubernetes.config import ConfigException
+
+        try:
+            return call()
+        except ApiException as err:
+            if not err.status:
+                raise self._unreachable(err.reason) from err
+            raise self._refusal(what, err) from err
+        except ConfigException as err:
+            raise ClusterError(
+                f"the context {self.context} cannot be used",
+                seen=str(err),
+                do="correct your kubeconfig, or name another context",
+            ) from err
+        except (urllib3.exceptions.HTTPError, OSError) as err:
+            raise self._unreachable(getattr(err, "reason", None) or err) from err
+
+    def _unreachable(self, seen: object) -> ClusterError:
+        return ClusterError(
+            f"the API server of the context {self.context} cannot be reached",
+            seen=str(seen),
+            do=f"does `kubectl --context {self.context} get nodes` answer? Start the cluster or connect to "
+            "its network, and try again",
+        )
+
+    def _refusal(self, what: str, err: Any) -> Refusal:
+        said = _json(err.body)
+        seen = f"{err.status} {said.get('message') if isinstance(said, dict) else err.reason}"
+        if err.status == UNAUTHORIZED:
+            return Refusal(
+                f"the cluster of the context {self.context} does not accept your credentials",
+                status=err.status,
+                seen=seen,
+                do="they are wrong or have expired: log in to the cluster again",
+            )
+        if err.status == FORBIDDEN:
+            return Refusal(
+                f"the cluster of the context {self.context} does not let you {what}",
+                status=err.status,
+                seen=seen,
+                do="ask who runs the cluster for that right in this namespace, or use another namespace",
+            )
+        return Refusal(
+            f"the cluster of the context {self.context} did not {what}",
+            status=err.status,
+            seen=seen,
+            do="correct what it names",
+        )
+
+
+def _json(body: Any) -> Any:
+    try:
+        return json.loads(body)
+    except (TypeError, ValueError):
+        return None
