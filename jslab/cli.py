@@ -69,10 +69,17 @@ def _parser() -> argparse.ArgumentParser:
         "--cell-timeout", type=_positive, default=60, metavar="S", help="seconds for a cell (default: 60)"
     )
 
-    _add_backend(add("up", _up, "bring servers up without a notebook, until Ctrl-C"))
-    status = add("status", _status, "show the labs that run on this machine")
+    up = add("up", _up, "bring servers up: embedded until Ctrl-C, kind and kubernetes to stay")
+    _add_backend(up)
+    up.add_argument(
+        "--offline", action="store_true", help="kind: the server of this environment, no image pull"
+    )
+    status = add("status", _status, "show the labs that run on this machine, or a shared deployment")
+    _add_backend(status)
     status.add_argument("--json", action="store_true", help="for programs")
-    _add_backend(add("down", _down, "take a shared deployment down"))
+    down = add("down", _down, "take a shared deployment down, with its data")
+    _add_backend(down)
+    down.add_argument("--yes", action="store_true", help="even if streams in it are not the lab's")
 
     reset = add("reset", _reset, "put a lesson's original back and keep your file beside it")
     reset.add_argument("lesson", metavar="NN")
@@ -140,23 +147,31 @@ def _say(line: str) -> None:
 
 
 def _up(arguments: argparse.Namespace) -> int:
-    from jslab import servers
+    from jslab import servers, shared
 
-    servers.up(arguments.backend, _say)
+    chosen = shared.choose(arguments.backend)
+    if chosen is None:
+        servers.up(arguments.backend, _say)
+    else:
+        shared.up(chosen, _say, offline=arguments.offline)
     return FINE
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from jslab import servers
+    from jslab import servers, shared
 
-    print(servers.status(as_json=arguments.json))
+    chosen = shared.choose(arguments.backend)
+    if chosen is None:
+        print(servers.status(as_json=arguments.json))
+    else:
+        print(shared.status(chosen, as_json=arguments.json))
     return FINE
 
 
 def _down(arguments: argparse.Namespace) -> int:
-    from jslab import servers
+    from jslab import shared
 
-    print(servers.down(arguments.backend))
+    print(shared.down(shared.choose(arguments.backend), _say, yes=arguments.yes))
     return FINE
 
 

@@ -8,6 +8,7 @@ the lesson; jslab only adds cause and remedy to them with ``add_note``.
     ├── ManifestError     (ValueError)    a YAML file cannot be used; names the file and the path in it
     ├── MachineError                      this machine cannot run a lab
     │   ├── ServerBinaryError             no nats-server, or one that cannot run
+    │   ├── ToolError                     docker or kind is missing, or failed
     │   └── DirectoryError                a directory cannot be used
     ├── DeploymentError   (RuntimeError)  servers did not come up, or went away
     │   ├── NotReadyError (TimeoutError)  they did not become ready in time
@@ -55,6 +56,10 @@ class MachineError(LabError):
 
 class ServerBinaryError(MachineError):
     """There is no ``nats-server``, it cannot run, or it is too old for the course."""
+
+
+class ToolError(MachineError):
+    """A program that jslab runs (docker, kind) is missing, or did not do what it was asked."""
 
 
 class DirectoryError(MachineError):

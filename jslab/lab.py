@@ -150,6 +150,7 @@ class Lab:
 
     async def status(self) -> Status:
         """Look at servers, leaders and streams now, and remember it for the card."""
+        await self.deployment.look()
         servers = self.deployment.servers()
         self._status = Status(
             backend=self.backend,
@@ -334,6 +335,7 @@ def start(
     manifests: str | Path | None = None,
     data: str | Path | None = None,
     timeout: float | None = None,
+    take_over: bool = False,
 ) -> Start:
     """Start a three-server JetStream lab: ``lab = await jslab.start()``.
 
@@ -341,8 +343,12 @@ def start(
     ``manifests`` is a folder with an edited copy of the course's manifests; ``data`` a folder that keeps
     the streams of an embedded lab, which otherwise go with the kernel; ``timeout`` is in seconds.
 
-    Raises SettingsError, ManifestError, ServerBinaryError, DirectoryError, PortTakenError,
-    NotReadyError; after any of them, and after Stop, nothing is left running.
+    ``"kind"`` and ``"kubernetes"`` join the servers that `jslab up` made, or make them, and leave them there.
+    They hold one notebook at a time; ``take_over`` takes them from another that has them.
+
+    Raises SettingsError, ManifestError, ServerBinaryError, DirectoryError, PortTakenError, NotReadyError,
+    and on Kubernetes ToolError, ClusterError, LeaseHeldError; after any of them, and after Stop, nothing that
+    belongs to this notebook is left running.
     """
     config = settings.read()
     given: dict[str, Any] = {
@@ -352,6 +358,7 @@ def start(
         "manifests": _folder(manifests),
         "data": _folder(data),
         "timeout": timeout,
+        "take_over": take_over,
     }
     config = dataclasses.replace(config, **{key: value for key, value in given.items() if value is not None})
     settings.check_backend(config.backend, "start()")

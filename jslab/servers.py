@@ -6,13 +6,11 @@ import asyncio
 import contextlib
 import json
 import signal
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 from jslab import deployment, settings
-from jslab.deployment import process
+from jslab.deployment import Say, process
 from jslab.deployment.process import LabFolder
-from jslab.errors import UnsupportedError
 
 
 @dataclass(frozen=True)
@@ -36,22 +34,30 @@ class RunningLab:
     servers: tuple[RunningServer, ...]
 
 
-def up(backend: str | None, say: Callable[[str], None] = print) -> None:
-    """Bring servers up, print their addresses, and end them on Ctrl-C, SIGTERM or a closed terminal.
+def up(backend: str | None, say: Say = print) -> None:
+    """Bring embedded servers up, print their addresses, and end them on Ctrl-C, SIGTERM or a closed terminal.
 
     Raises DeploymentError and its children when they do not come up.
     """
-    asked = settings.read()
-    chosen = deployment.choose(replace(asked, backend=backend or asked.backend))
     with contextlib.suppress(asyncio.CancelledError):
-        asyncio.run(_until_stopped(chosen, say))
+        asyncio.run(_until_stopped(deployment.choose(_settings(backend)), say))
 
 
-async def _until_stopped(chosen: deployment.Deployment, say: Callable[[str], None]) -> None:
+def _settings(backend: str | None) -> settings.Settings:
+    asked = settings.read()
+    return replace(asked, backend=backend or asked.backend)
+
+
+def cancel_on_signals() -> None:
+    """Let Ctrl-C, SIGTERM and a closed terminal cancel the running task, so that it can clean up."""
     task = asyncio.current_task()
     assert task is not None
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+
+
+async def _until_stopped(chosen: deployment.Deployment, say: Say) -> None:
+    cancel_on_signals()
     try:
         await chosen.up()
         say(f"{chosen.backend}, nats-server {chosen.version}:")
@@ -93,20 +99,6 @@ def _text(lab: RunningLab) -> str:
     owner = "left behind by a hard kill: jslab clean" if lab.left_behind else f"of process {lab.kernel}"
     rows = [f"  {s.name}  {s.state:8} {s.client_url}  monitoring {s.monitor_url}" for s in lab.servers]
     return "\n".join([f"embedded lab {owner}", *rows])
-
-
-def down(backend: str | None) -> str:
-    """Take a shared deployment down. Raises UnsupportedError for embedded, which is nobody's to share."""
-    name = backend or settings.read().backend
-    if name == "embedded":
-        raise UnsupportedError(
-            "an embedded lab cannot be taken down from outside",
-            seen="it belongs to a kernel, or to a `jslab up`",
-            do="restart the kernel, or press Ctrl-C there; `jslab clean` ends what a hard kill left",
-        )
-    asked = replace(settings.read(), backend=name)
-    asyncio.run(deployment.choose(asked).down())
-    return f"{name}: taken down"
 
 
 def clean() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from jslab.errors import CourseError, DirectoryError, SettingsError
@@ -31,6 +31,12 @@ class Settings:
     """Seconds a lab may take to become ready (JSLAB_TIMEOUT)."""
     server: Path | None = None
     """The ``nats-server`` to run instead of the one that came with the package (JSLAB_SERVER)."""
+    image: str | None = None
+    """The server image for kind and kubernetes, instead of the manifests' own (JSLAB_IMAGE)."""
+    kind_image: str | None = None
+    """The node image that a kind cluster is made from, instead of kind's own (JSLAB_KIND_IMAGE)."""
+    take_over: bool = field(default=False, compare=False)
+    """Whether to take a shared lab that another notebook has."""
     state: Path | None = None
     """Where running embedded labs live, default a private folder in the temp directory (JSLAB_STATE)."""
 
@@ -47,6 +53,8 @@ def read(environ: Mapping[str, str] = os.environ) -> Settings:
         data=_path(environ, "JSLAB_DATA"),
         timeout=_seconds(environ, "JSLAB_TIMEOUT", 30.0),
         server=_path(environ, "JSLAB_SERVER"),
+        image=environ.get("JSLAB_IMAGE") or None,
+        kind_image=environ.get("JSLAB_KIND_IMAGE") or None,
         state=_path(environ, "JSLAB_STATE"),
     )
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
-from jslab.errors import UnsupportedError
 from jslab.settings import Settings
 
 Json: TypeAlias = Any
+Say: TypeAlias = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +37,22 @@ class Deployment(Protocol):
     """Faults that this backend cannot do, each with the backend that can."""
 
     async def up(self) -> None:
-        """Bring the servers up and return when they are ready. Raises DeploymentError and its children."""
+        """Bring the servers up, or join them, and return when they are ready.
+
+        Raises DeploymentError and its children, MachineError and its children.
+        """
 
     async def ready(self, timeout: float) -> None:
         """Wait until every server is healthy and the cluster works as a whole. Raises NotReadyError."""
 
     async def down(self) -> None:
-        """End what ``up`` made; safe to call twice."""
+        """End what ``up`` opened, faults included; a shared deployment itself stays. Safe to call twice."""
+
+    async def look(self) -> None:
+        """Ask how the servers are, where ``servers`` cannot know by itself."""
 
     def servers(self) -> tuple[Server, ...]:
-        """Return the servers with what is known of them now, without I/O on the network."""
+        """Return the servers as they were last seen, without I/O on the network."""
 
     async def get(self, server: str, path: str) -> tuple[int, Json]:
         """Return status and JSON of a monitoring path such as ``/jsz``; status 0: no answer."""
@@ -73,6 +79,31 @@ class Deployment(Protocol):
         """Let a frozen server go on where it was."""
 
 
+class SharedDeployment(Deployment, Protocol):
+    """A deployment that outlives the notebooks that use it, one at a time."""
+
+    async def install(self, say: Say, *, offline: bool = False) -> None:
+        """Bring it to what the manifests say and wait until it works; safe to repeat."""
+
+    async def remove(self, say: Say) -> None:
+        """Take away all of ours and nothing else, data included."""
+
+    async def open(self) -> None:
+        """Give each server an address on this machine, without taking the lab; ``down`` closes them."""
+
+    def known(self) -> tuple[str, ...]:
+        """Return the names of the servers that the manifests ask for."""
+
+    async def strangers(self) -> list[str]:
+        """Name what ``remove`` would take away beside the lab, and somebody else made."""
+
+    async def holder(self) -> str:
+        """Say which notebook has the lab and since when; empty when none has."""
+
+    async def present(self) -> bool:
+        """Tell whether it is there, without making anything."""
+
+
 def embedded(settings: Settings) -> Deployment:
     """Three servers on this machine, without Docker."""
     from jslab.deployment.embedded import EmbeddedDeployment
@@ -80,15 +111,24 @@ def embedded(settings: Settings) -> Deployment:
     return EmbeddedDeployment(settings)
 
 
-TABLE: dict[str, Callable[[Settings], Deployment]] = {"embedded": embedded}
+def kind(settings: Settings) -> SharedDeployment:
+    """The manifests on a kind cluster of our own, made with Docker on this machine."""
+    from jslab.deployment.kind import KindDeployment
+
+    return KindDeployment(settings)
+
+
+def kubernetes(settings: Settings) -> SharedDeployment:
+    """The manifests in a namespace of any cluster that the user names by its context."""
+    from jslab.deployment.kubernetes import KubernetesDeployment
+
+    return KubernetesDeployment(settings)
+
+
+SHARED: dict[str, Callable[[Settings], SharedDeployment]] = {"kind": kind, "kubernetes": kubernetes}
+TABLE: dict[str, Callable[[Settings], Deployment]] = {"embedded": embedded, **SHARED}
 
 
 def choose(settings: Settings) -> Deployment:
     """Return the deployment of ``settings.backend``, not yet up."""
-    if settings.backend not in TABLE:
-        raise UnsupportedError(
-            f"the backend {settings.backend} is not there yet",
-            seen=f"backends in this version: {', '.join(TABLE)}",
-            do="use backend='embedded'",
-        )
     return TABLE[settings.backend](settings)

@@ -1,7 +1,7 @@
 """The one module that speaks with a Kubernetes API server; the others say what they want of it.
 
-Objects are plain dicts, as they stand in YAML. Requests go through the package's dynamic client, which behaves
-the same in every version of it; its typed models do not. Each call runs in a thread and has a timeout.
+Objects are plain dicts, as they stand in YAML. Requests go through the package's dynamic client, which
+behaves the same in every version of it; its typed models do not. Each call runs in a thread and has a timeout.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 # Seconds to connect, and to wait for an answer: the package itself would wait for ever.
 TIMEOUT = (3.0, 10.0)
+# A frozen server answers nothing, and a card that asks three of them should not take half a minute.
+POD_TIMEOUT = (3.0, 2.0)
 FIELD_MANAGER = "jslab"
 OURS = {"app.kubernetes.io/managed-by": "jslab"}
 
@@ -57,7 +59,7 @@ KINDS = {
 }
 
 
-class Refusal(ClusterError):
+class RefusalError(ClusterError):
     """The API server answered, with an error; ``status`` is its HTTP status."""
 
     def __init__(self, what: str, *, status: int, seen: str, do: str) -> None:
@@ -68,18 +70,22 @@ class Refusal(ClusterError):
 class Cluster:
     """One namespace of one cluster. Calls raise ClusterError, with cause and remedy."""
 
-    def __init__(self, config: Mapping[str, Any], context: str, namespace: str) -> None:
-        """Use ``context`` of ``config``, the content of a kubeconfig; nothing is asked yet."""
+    def __init__(self, context: str, namespace: str, config: Mapping[str, Any] | None = None) -> None:
+        """Use ``context`` of ``config``, the content of a kubeconfig, or of the user's own; nothing is asked yet."""
         self.context = context
         self.namespace = namespace
-        self._config = dict(config)
+        self._config = config
         self._dynamic: DynamicClient | None = None
+
+    def beside(self, namespace: str) -> Cluster:
+        """Return another namespace of the same cluster."""
+        return Cluster(self.context, namespace, self._config)
 
     async def get(self, kind: str, name: str, *, namespace: str | None = None) -> Object | None:
         """Return an object such as ``("Pod", "nats-0")``, None when there is none."""
         try:
             return await self._ask("get", kind, name, namespace=namespace)
-        except Refusal as err:
+        except RefusalError as err:
             if err.status == NOT_FOUND:
                 return None
             raise
@@ -112,16 +118,17 @@ class Cluster:
         )
 
     async def create(self, body: Object, *, namespace: str | None = None) -> Object:
-        """Create an object; Refusal with status 409 when there is one."""
+        """Create an object; RefusalError with status 409 when there is one."""
         return await self._ask("post", body["kind"], None, body=body, namespace=namespace)
 
     async def replace(self, body: Object) -> Object:
-        """Replace an object as it was read; Refusal with status 409 when somebody changed it meanwhile."""
+        """Replace an object as it was read; RefusalError with status 409 when somebody changed it meanwhile."""
         return await self._ask("put", body["kind"], body["metadata"]["name"], body=body)
 
-    async def patch(self, kind: str, name: str, body: Object) -> Object:
+    async def patch(self, kind: str, name: str, body: Object, *, namespace: str | None = None) -> Object:
         """Merge ``body`` into an object."""
-        return await self._ask("patch", kind, name, body=body, content_type="application/merge-patch+json")
+        content = "application/merge-patch+json"
+        return await self._ask("patch", kind, name, body=body, content_type=content, namespace=namespace)
 
     async def delete(self, kind: str, name: str, *, grace: int | None = None) -> bool:
         """Delete an object, a pod with ``grace`` seconds to leave; False when there was none."""
@@ -130,7 +137,7 @@ class Cluster:
             body["gracePeriodSeconds"] = grace
         try:
             await self._ask("delete", kind, name, body=body)
-        except Refusal as err:
+        except RefusalError as err:
             if err.status == NOT_FOUND:
                 return False
             raise
@@ -149,7 +156,7 @@ class Cluster:
             return await asyncio.to_thread(
                 self._translated, f"get pods/log {pod}", functools.partial(self._log, pod, options)
             )
-        except Refusal as err:
+        except RefusalError as err:
             if err.status in (BAD_REQUEST, NOT_FOUND):
                 return ""
             raise
@@ -169,13 +176,14 @@ class Cluster:
             ports=str(port),
             _request_timeout=TIMEOUT[1],
         )
-        return self._translated(f"create pods/portforward {pod}", open_it)
+        opened = self._translated(f"create pods/portforward {pod}", open_it)
+        _hang_up_quietly(opened)
+        return opened
 
-    # -- in threads
-
-    async def _ask(
+    def ask(
         self, method: str, kind: str, name: str | None, *, namespace: str | None = None, **options: Any
     ) -> Object:
+        """Send one request and wait for the answer in this thread; the other methods do it in one of their own."""
         path = self._path(KINDS[kind], name, namespace)
         verb = {"post": "create", "put": "update"}.get(method, method if name else "list")
         what = f"{verb} {KINDS[kind].plural} {name or ''}".rstrip()
@@ -187,7 +195,10 @@ class Cluster:
             )
             return dict(json.loads(answer.data))
 
-        return await asyncio.to_thread(self._translated, what, call)
+        return self._translated(what, call)
+
+    async def _ask(self, *arguments: Any, **options: Any) -> Object:
+        return await asyncio.to_thread(self.ask, *arguments, **options)
 
     def _path(self, kind: Kind, name: str | None, namespace: str | None) -> str:
         space = f"/namespaces/{namespace or self.namespace}" if kind.namespaced else ""
@@ -201,11 +212,11 @@ class Cluster:
             answer = self._translated(
                 f"get pods/proxy {target}",
                 lambda: self._client().request(
-                    "get", address, serialize=False, _request_timeout=TIMEOUT, query_params=query
+                    "get", address, serialize=False, _request_timeout=POD_TIMEOUT, query_params=query
                 ),
             )
             return answer.status, _json(answer.data)
-        except Refusal as err:
+        except RefusalError as err:
             cause = err.__cause__
             body = _json(cause.body) if isinstance(cause, ApiException) else None
             if isinstance(body, dict) and body.get("kind") == "Status":
@@ -234,9 +245,12 @@ class Cluster:
     def _new_client(self) -> ApiClient:
         from kubernetes import config
 
-        client: ApiClient = config.new_client_from_config_dict(  # type: ignore[no-untyped-call]
-            self._config, context=self.context, persist_config=False
-        )
+        given: dict[str, Any] = {"context": self.context, "persist_config": False}
+        client: ApiClient
+        if self._config is None:
+            client = config.new_client_from_config(**given)  # type: ignore[no-untyped-call]
+        else:
+            client = config.new_client_from_config_dict(dict(self._config), **given)  # type: ignore[no-untyped-call]
         return client
 
     def _translated(self, what: str, call: Callable[[], T]) -> T:
@@ -268,29 +282,47 @@ class Cluster:
             "its network, and try again",
         )
 
-    def _refusal(self, what: str, err: Any) -> Refusal:
+    def _refusal(self, what: str, err: Any) -> RefusalError:
         said = _json(err.body)
         seen = f"{err.status} {said.get('message') if isinstance(said, dict) else err.reason}"
         if err.status == UNAUTHORIZED:
-            return Refusal(
+            return RefusalError(
                 f"the cluster of the context {self.context} does not accept your credentials",
                 status=err.status,
                 seen=seen,
                 do="they are wrong or have expired: log in to the cluster again",
             )
         if err.status == FORBIDDEN:
-            return Refusal(
+            return RefusalError(
                 f"the cluster of the context {self.context} does not let you {what}",
                 status=err.status,
                 seen=seen,
                 do="ask who runs the cluster for that right in this namespace, or use another namespace",
             )
-        return Refusal(
+        return RefusalError(
             f"the cluster of the context {self.context} did not {what}",
             status=err.status,
             seen=seen,
             do="correct what it names",
         )
+
+
+def _hang_up_quietly(forward: Any) -> None:
+    """Let a forward whose pod is gone end as closed.
+
+    The package's thread knows one exception for that; any other ends it with a traceback on the screen.
+    """
+    import websocket
+
+    receive = forward.websocket.recv_data_frame
+
+    def quiet(*arguments: Any) -> Any:
+        try:
+            return receive(*arguments)
+        except (OSError, websocket.WebSocketException) as err:
+            raise websocket.WebSocketConnectionClosedException(str(err)) from err
+
+    forward.websocket.recv_data_frame = quiet
 
 
 def _json(body: Any) -> Any:

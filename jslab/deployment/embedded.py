@@ -117,6 +117,9 @@ class EmbeddedDeployment:
         """The lab's folder: logs, state, and the data of an ephemeral lab."""
         return self.guard.folder
 
+    async def look(self) -> None:
+        """Nothing to do: the guard writes down what happens when it happens."""
+
     def servers(self) -> tuple[Server, ...]:
         """Return the servers as the guard last saw them."""
         states = self.guard.states()

@@ -13,6 +13,8 @@ import yaml
 from jslab.errors import ManifestError
 
 FIELD_REF = "metadata.name"
+# What others need comes first; the servers come last.
+APPLY_LAST = ("Service", "PodDisruptionBudget", "StatefulSet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +163,25 @@ def read(folder: Path) -> Manifest:
     )
 
 
+def objects(folder: Path) -> list[dict[str, Any]]:
+    """Return the Kubernetes objects in ``folder``, as they stand there, in the order to apply them.
+
+    Raises ManifestError, as ``read`` does.
+    """
+    found = [document.value for document in _documents(folder)]
+    order = {kind: place for place, kind in enumerate(APPLY_LAST, 1)}
+    return sorted(found, key=lambda body: order.get(body["kind"], 0))
+
+
+def plain(file: Path) -> list[dict[str, Any]]:
+    """Return the documents of one file, as they stand there. Raises ManifestError."""
+    if not file.is_file():
+        raise ManifestError(
+            f"{file} is missing", seen="no such file", do="copy the one that came with the course"
+        )
+    return [document.value for document in _parsed(file)]
+
+
 def _documents(folder: Path) -> Iterator[Node]:
     files = sorted(folder.glob("*.yaml")) if folder.is_dir() else []
     if not files:
@@ -170,18 +191,22 @@ def _documents(folder: Path) -> Iterator[Node]:
             do="give the folder that holds statefulset.yaml, or copy the one that came with the course",
         )
     for file in files:
-        try:
-            for document in yaml.safe_load_all(file.read_text(encoding="utf-8")):
-                if document is not None:
-                    yield _object(Node(document, file, ""))
-        except (yaml.YAMLError, OSError, UnicodeDecodeError) as err:
-            mark = getattr(err, "problem_mark", None)
-            where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-            raise ManifestError(
-                f"{file} does not parse as YAML",
-                seen=where + str(getattr(err, "problem", None) or err),
-                do="correct that line; indentation is the usual cause",
-            ) from err
+        yield from _parsed(file)
+
+
+def _parsed(file: Path) -> Iterator[Node]:
+    try:
+        for document in yaml.safe_load_all(file.read_text(encoding="utf-8")):
+            if document is not None:
+                yield _object(Node(document, file, ""))
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as err:
+        mark = getattr(err, "problem_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise ManifestError(
+            f"{file} does not parse as YAML",
+            seen=where + str(getattr(err, "problem", None) or err),
+            do="correct that line; indentation is the usual cause",
+        ) from err
 
 
 def _object(document: Node) -> Node:

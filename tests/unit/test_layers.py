@@ -25,6 +25,7 @@ LAYERS = [
     {"reports"},
     {"pages"},
     {"runner", "servers", "doctor"},
+    {"shared"},
     {"cli"},
     {"__main__"},
 ]

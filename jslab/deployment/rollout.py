@@ -1,0 +1,156 @@
+"""Brings a namespace to what the manifests say, and waits until its pods are ready."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from jslab.deployment import Say, diagnosis
+from jslab.deployment.cluster import INVALID, OURS, Cluster, Object, RefusalError
+from jslab.errors import ClusterError
+from jslab.waiting import until
+
+CONFIG_MARK = "jslab/config"
+# What the API lets nobody change in a StatefulSet, of what the manifests set.
+IMMUTABLE = ("serviceName", "podManagementPolicy", "selector", "volumeClaimTemplates")
+# Seconds between two lines that say what is waited for, when nothing new is to be said.
+SILENCE = 10.0
+# The Pod Security Standard that the course's pods meet; the API server refuses any other in the namespace.
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+
+
+async def claim_namespace(cluster: Cluster, say: Say) -> None:
+    """Make the namespace, or check that it is ours. Raises ClusterError when it is not; nothing in it is touched."""
+    found = await cluster.get("Namespace", cluster.namespace)
+    if found is None:
+        say(f"namespace {cluster.namespace}: making it")
+        metadata = {"name": cluster.namespace, "labels": OURS | RESTRICTED}
+        await cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+    elif not is_ours(found):
+        raise not_ours(cluster)
+    elif found["metadata"].get("deletionTimestamp"):
+        raise ClusterError(
+            f"the namespace {cluster.namespace} is being deleted",
+            seen=f"since {found['metadata']['deletionTimestamp']}",
+            do="try again when it is gone, some seconds from now",
+        )
+
+
+def is_ours(found: Object) -> bool:
+    """Tell whether an object carries our label."""
+    labels = found["metadata"].get("labels") or {}
+    return all(labels.get(key) == value for key, value in OURS.items())
+
+
+def not_ours(cluster: Cluster) -> ClusterError:
+    """Return the error about a namespace that somebody else made."""
+    (label,) = (f"{key}={value}" for key, value in OURS.items())
+    return ClusterError(
+        f"the namespace {cluster.namespace} is not the lab's",
+        seen=f"it exists in the context {cluster.context} without the label {label}",
+        do="name another: JSLAB_NAMESPACE, or namespace= of start(). Nothing in it was touched",
+    )
+
+
+async def apply(
+    cluster: Cluster, objects: Sequence[Object], image: str | None, *, dry_run: bool = False
+) -> None:
+    """Apply manifests in their order, with the servers' ``image`` replaced when one is given.
+
+    A changed nats.conf restarts the servers, one after the other. Raises ClusterError; for a field that
+    cannot be changed it names the field and the remedy.
+    """
+    for body in prepared(objects, image):
+        try:
+            await cluster.apply(body, dry_run=dry_run)
+        except RefusalError as err:
+            if err.status == INVALID:
+                raise await _immutable(cluster, body, err) from err
+            raise
+
+
+def prepared(objects: Sequence[Object], image: str | None) -> list[Object]:
+    """Return a copy of manifests in which pods change when their configuration does."""
+    bodies = copy.deepcopy(list(objects))
+    configs = [body["data"] for body in bodies if body["kind"] == "ConfigMap"]
+    mark = hashlib.sha256(json.dumps(configs, sort_keys=True).encode()).hexdigest()[:16]
+    for body in bodies:
+        if body["kind"] == "StatefulSet":
+            template = body["spec"]["template"]
+            template["metadata"].setdefault("annotations", {})[CONFIG_MARK] = mark
+            if image is not None:
+                template["spec"]["containers"][0]["image"] = image
+    return bodies
+
+
+async def _immutable(cluster: Cluster, body: Object, err: RefusalError) -> ClusterError:
+    live = await cluster.get(body["kind"], body["metadata"]["name"])
+    if body["kind"] != "StatefulSet" or live is None:
+        return err
+    changed = [
+        f"spec.{field}: the cluster has {_short(live['spec'].get(field))}, the manifest {_short(body['spec'].get(field))}"
+        for field in IMMUTABLE
+        if not _contained(body["spec"].get(field), live["spec"].get(field))
+    ]
+    if not changed:
+        return err
+    name = body["metadata"]["name"]
+    return ClusterError(
+        f"the StatefulSet {name} is there, and Kubernetes lets nobody change what differs",
+        seen="; ".join(changed),
+        do=f"delete it and keep its pods and claims, then run this again: kubectl --context {cluster.context} "
+        f"-n {cluster.namespace} delete statefulset {name} --cascade=orphan. For other claims, take the "
+        "deployment down, with its data: jslab down",
+    )
+
+
+def _contained(wanted: Any, live: Any) -> bool:
+    """Tell whether ``live`` says all that ``wanted`` says; the API server adds defaults."""
+    if isinstance(wanted, dict):
+        return isinstance(live, dict) and all(
+            _contained(value, live.get(key)) for key, value in wanted.items()
+        )
+    if isinstance(wanted, list):
+        same_length = isinstance(live, list) and len(live) == len(wanted)
+        return same_length and all(_contained(one, other) for one, other in zip(wanted, live, strict=True))
+    return wanted is None or bool(wanted == live)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) < 160 else f"{text[:157]}..."
+
+
+async def finished(cluster: Cluster, name: str, health_path: str, say: Say, timeout: float) -> None:
+    """Wait until every pod of a StatefulSet is ready and of its newest version, saying what is waited for.
+
+    Raises ClusterError as soon as a cause is plain that waiting will not mend, and NotReadyError with all
+    that is known when time is up.
+    """
+    watcher = diagnosis.Watcher(cluster, name, health_path)
+    told, told_at = "", time.monotonic()
+
+    async def done() -> bool:
+        nonlocal told, told_at
+        sight = await watcher.look()
+        if sight.done:
+            return True
+        if cause := await watcher.cause(sight):
+            raise cause
+        if sight.line != told or time.monotonic() - told_at > SILENCE:
+            told, told_at = sight.line, time.monotonic()
+            say(f"waiting for {sight.line}")
+        return False
+
+    await until(
+        done,
+        what=f"the pods of {name} in {cluster.namespace} to become ready",
+        timeout=timeout,
+        every=0.3,
+        seen=lambda: watcher.report,
+        do=f"kubectl --context {cluster.context} -n {cluster.namespace} describe pods says more",
+    )
