@@ -205,17 +205,24 @@ class Cluster:
         return f"/{kind.api}{space}/{kind.plural}" + (f"/{name}" if name else "")
 
     def _ask_pod(self, target: str, path: str, query: list[Any]) -> tuple[int, Any]:
+        import urllib3.exceptions
         from kubernetes.client import ApiException
 
         address = f"{self._path(KINDS['Pod'], target, None)}/proxy{path}"
-        try:
-            answer = self._translated(
-                f"get pods/proxy {target}",
-                lambda: self._client().request(
+
+        def call() -> tuple[int, Any]:
+            try:
+                answer = self._client().request(
                     "get", address, serialize=False, _request_timeout=POD_TIMEOUT, query_params=query
-                ),
-            )
+                )
+            except urllib3.exceptions.MaxRetryError as err:
+                if isinstance(err.reason, urllib3.exceptions.ReadTimeoutError):
+                    return 0, None  # the pod is silent, as a frozen one is
+                raise
             return answer.status, _json(answer.data)
+
+        try:
+            return self._translated(f"get pods/proxy {target}", call)
         except RefusalError as err:
             cause = err.__cause__
             body = _json(cause.body) if isinstance(cause, ApiException) else None
@@ -243,9 +250,18 @@ class Cluster:
         return self._dynamic
 
     def _new_client(self) -> ApiClient:
+        import urllib3
+        from kubernetes import client as package
         from kubernetes import config
 
-        given: dict[str, Any] = {"context": self.context, "persist_config": False}
+        # Without this a request that got no answer would be sent three times more, each for its whole time.
+        configuration = package.Configuration()
+        configuration.retries = urllib3.Retry(total=2, connect=2, read=0, redirect=0, status=0, other=0)
+        given: dict[str, Any] = {
+            "context": self.context,
+            "persist_config": False,
+            "client_configuration": configuration,
+        }
         client: ApiClient
         if self._config is None:
             client = config.new_client_from_config(**given)  # type: ignore[no-untyped-call]

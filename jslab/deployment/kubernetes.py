@@ -186,7 +186,8 @@ class KubernetesDeployment:
         old = await self.cluster.get("Pod", server)
         uid = old["metadata"]["uid"] if old else None
         _, before = await self.get(server, "/varz")
-        await self._kill(server, old)
+        if grace == 0:
+            await self._kill(server, old)
         await self.cluster.delete("Pod", server, grace=grace)
 
         async def replaced() -> bool:
