@@ -256,7 +256,9 @@ async def solve_charters(lab):
 
 @charters.wrong("same-stream")
 async def both_in_the_log(lab):
-    await lab.js.update_stream(name="LOG", subjects=["log.>", "charter.>"], num_replicas=3, max_msgs=1000)
+    both = ["log.>", "charter.>"]
+    info = await lab.js.update_stream(name="LOG", subjects=both, num_replicas=3, max_msgs=1000)
+    await lab.settle(info)
     await lab.js.publish("charter.JFK.NK.MIA", b"{}")
 
 

@@ -20,6 +20,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out, and count as deselected, what is about another backend than this run's."""
+    chosen = config.getoption("--backend")
+    others = {"embedded", "kind"} - {chosen}
+    elsewhere = [item for item in items if any(item.get_closest_marker(other) for other in others)]
+    if elsewhere:
+        config.hook.pytest_deselected(items=elsewhere)
+        items[:] = [item for item in items if item not in set(elsewhere)]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A state folder of the test run's own, which must be empty again at its end."""
@@ -36,9 +46,9 @@ def backend(request: pytest.FixtureRequest) -> str:
     return str(request.config.getoption("--backend"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def shared_lab(state: Path, backend: str) -> AsyncIterator[Lab]:
-    """One lab for all tests that clean up after themselves."""
+    """One lab for all tests of a file that clean up after themselves; a shared deployment has one at a time."""
     async with start(backend) as lab:
         yield lab
 

@@ -300,6 +300,8 @@ class KindDeployment(KubernetesDeployment):
                 seen=f"{', '.join(others)} runs on the same node, {node}",
                 do=f"give each a node: jslab down --backend {self.backend}, then up",
             )
+        # Stopped twice: were only the node frozen, a server that is killed in its sleep would wake up for it.
+        await self._signal("SIGSTOP", self._pods[server])
         await tools.run("docker", "pause", node)
         await self.look()
 
@@ -307,23 +309,31 @@ class KindDeployment(KubernetesDeployment):
         """Thaw the server's node: it goes on where it was."""
         self._check(server)
         await self.look()
-        node = _node(self._pods.get(server))
-        if node in self._paused:
-            await tools.run("docker", "unpause", node)
+        pod = self._pods.get(server)
+        if _node(pod) in self._paused:
+            await tools.run("docker", "unpause", _node(pod))
+            await self._signal("SIGCONT", pod)
             await self.look()
 
     async def _kill(self, server: str, pod: Object | None) -> None:
         """SIGKILL, as a crash is: a pod deleted without grace is still asked to leave first."""
+        if (await self._nodes()).get(_node(pod)) == "paused":
+            await tools.run("docker", "unpause", _node(pod))
+        if diagnosis.running(pod):
+            await self._signal("SIGKILL", pod)
+
+    async def _signal(self, signal: str, pod: Object | None) -> None:
+        """Send a signal to the server of a pod, in the node that it runs on."""
         container = diagnosis.container(pod or {}).get("containerID", "").rpartition("//")[2]
-        if container and diagnosis.running(pod):
-            node = _node(pod)
-            kill = ("ctr", "--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", container)
-            await tools.run("docker", "exec", node, *kill)
+        kill = ("ctr", "--namespace", "k8s.io", "tasks", "kill", "--signal", signal, container)
+        await tools.run("docker", "exec", _node(pod), *kill)
 
     async def _undo_faults(self) -> None:
         await self.look()
-        for node in self._paused:
-            await tools.run("docker", "unpause", node)
+        for pod in list(self._pods.values()):
+            if _node(pod) in self._paused:
+                await tools.run("docker", "unpause", _node(pod))
+                await self._signal("SIGCONT", pod)
         for node in self._cordoned:
             await self._uncordon(node)
 

@@ -36,6 +36,8 @@ from jslab.lab import Lab, start
 from jslab.waiting import until
 from tests.waits import processes
 
+pytestmark = pytest.mark.embedded
+
 # start() gives one lab per event loop: a test that starts its own needs a loop of its own.
 own_loop = pytest.mark.asyncio(loop_scope="function")
 

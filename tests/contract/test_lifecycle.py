@@ -40,6 +40,8 @@ from tests.waits import processes, until
 
 NAMES = ("nats-0", "nats-1", "nats-2")
 
+pytestmark = pytest.mark.embedded
+
 # start() gives one lab per event loop: a test that starts its own needs a loop of its own.
 own_loop = pytest.mark.asyncio(loop_scope="function")
 
