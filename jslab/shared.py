@@ -84,7 +84,8 @@ def _lines(chosen: SharedDeployment) -> list[str]:
 def down(chosen: SharedDeployment | None, say: Say, *, yes: bool = False) -> str:
     """Take a deployment away, with its data; without ``yes`` only when no stream in it is a user's own.
 
-    Raises UnsupportedError for embedded, which is nobody's to share, and ClusterError, which lists the streams.
+    Raises UnsupportedError for embedded, which is nobody's to share, and ClusterError, which lists what would
+    go with it.
     """
     if chosen is None:
         raise UnsupportedError(

@@ -48,7 +48,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 async def shared_lab(state: Path, backend: str) -> AsyncIterator[Lab]:
-    """One lab for all tests of a file that clean up after themselves; a shared deployment has one at a time."""
+    """One lab for all tests of a file; a shared deployment has one at a time."""
     async with start(backend) as lab:
         yield lab
 

@@ -1,7 +1,8 @@
 """The one module that speaks with a Kubernetes API server; the others say what they want of it.
 
 Objects are plain dicts, as they stand in YAML. Requests go through the package's dynamic client, which
-behaves the same in every version of it; its typed models do not. Each call runs in a thread and has a timeout.
+behaves the same in every version of it; its typed models do not. Each call runs in a thread and has a
+timeout.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class Cluster:
     """One namespace of one cluster. Calls raise ClusterError, with cause and remedy."""
 
     def __init__(self, context: str, namespace: str, config: Mapping[str, Any] | None = None) -> None:
-        """Use ``context`` of ``config``, the content of a kubeconfig, or of the user's own; nothing is asked yet."""
+        """Use ``context`` of ``config``, a kubeconfig's content, else of the user's own; asks nothing yet."""
         self.context = context
         self.namespace = namespace
         self._config = config
@@ -80,6 +81,11 @@ class Cluster:
     def beside(self, namespace: str) -> Cluster:
         """Return another namespace of the same cluster."""
         return Cluster(self.context, namespace, self._config)
+
+    @property
+    def kubectl(self) -> str:
+        """How the command line would begin that speaks of this namespace."""
+        return f"kubectl --context {self.context} -n {self.namespace}"
 
     async def get(self, kind: str, name: str, *, namespace: str | None = None) -> Object | None:
         """Return an object such as ``("Pod", "nats-0")``, None when there is none."""
@@ -122,7 +128,7 @@ class Cluster:
         return await self._ask("post", body["kind"], None, body=body, namespace=namespace)
 
     async def replace(self, body: Object) -> Object:
-        """Replace an object as it was read; RefusalError with status 409 when somebody changed it meanwhile."""
+        """Replace an object as it was read; RefusalError with status 409 when it was changed meanwhile."""
         return await self._ask("put", body["kind"], body["metadata"]["name"], body=body)
 
     async def patch(self, kind: str, name: str, body: Object, *, namespace: str | None = None) -> Object:
@@ -183,7 +189,7 @@ class Cluster:
     def ask(
         self, method: str, kind: str, name: str | None, *, namespace: str | None = None, **options: Any
     ) -> Object:
-        """Send one request and wait for the answer in this thread; the other methods do it in one of their own."""
+        """Send one request and wait for the answer in this thread; the others do it in one of their own."""
         path = self._path(KINDS[kind], name, namespace)
         verb = {"post": "create", "put": "update"}.get(method, method if name else "list")
         what = f"{verb} {KINDS[kind].plural} {name or ''}".rstrip()

@@ -1,4 +1,4 @@
-"""Why pods do not become ready: from conditions, events, claims, log lines and what each server says of itself."""
+"""Why pods do not become ready: from conditions, events, claims, log lines and each server's own health."""
 
 from __future__ import annotations
 
@@ -109,8 +109,8 @@ class Watcher:
                 return ClusterError(
                     f"the image {image} cannot be pulled",
                     seen=f"{name_of(pod)} on {pod['spec'].get('nodeName')}: {reason}: {said}",
-                    do="without a way to the registry: `jslab up --backend kind --offline`, or name an image that "
-                    "the nodes have: JSLAB_IMAGE",
+                    do="without a way to the registry: `jslab up --backend kind --offline`, or name an image "
+                    "that the nodes have: JSLAB_IMAGE",
                 )
         return None
 
@@ -192,8 +192,8 @@ class Watcher:
                 return ClusterError(
                     f"no node takes {name_of(pod)}",
                     seen=condition.get("message", ""),
-                    do="give the cluster what it lacks, or ask for less in resources.requests; a node that is "
-                    "cordoned takes nothing: kubectl uncordon NODE",
+                    do="give the cluster what it lacks, or ask for less in resources.requests; a node that "
+                    "is cordoned takes nothing: kubectl uncordon NODE",
                 )
         return None
 
@@ -208,7 +208,7 @@ class Watcher:
             return ClusterError(
                 f"a deadlock: {stuck[0]} waits for the other servers, and they wait for it",
                 seen=f"{said}; OrderedReady makes the next pod only when this one is ready",
-                do="podManagementPolicy: Parallel (delete the StatefulSet first, that field cannot be changed)",
+                do="podManagementPolicy: Parallel; delete the StatefulSet first, it cannot be changed",
             )
         service = await self._cluster.get("Service", spec["serviceName"])
         if service is not None and not service["spec"].get("publishNotReadyAddresses"):

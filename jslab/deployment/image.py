@@ -26,7 +26,9 @@ async def build(binary: Path, version: str) -> str:
     """Make the image in the Docker of this machine and return its name; a second or two.
 
     It holds the server and an empty ``/tmp``, runs as uid 1000, and has PATH set, so that the manifests'
-    ``command`` and ``preStop`` find ``nats-server``. Raises ServerBinaryError when the binary runs on no node.
+    ``command`` and ``preStop`` find ``nats-server``.
+
+    Raises ServerBinaryError when the binary runs on no node.
     """
     _check(binary)
     changes = [f"ENV PATH=/{FOLDER}", "USER 1000:1000"]

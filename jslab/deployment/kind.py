@@ -102,9 +102,8 @@ class KindDeployment(KubernetesDeployment):
         return self._name in (await tools.run("kind", "get", "clusters")).split()
 
     async def _create(self, say: Say) -> None:
-        say(
-            f"making the kind cluster {self._name}, {len(self._config.get('nodes', []))} nodes: half a minute or so"
-        )
+        count = len(self._config.get("nodes", []))
+        say(f"making the kind cluster {self._name}, {count} nodes: half a minute or so")
         chosen = self._settings.kind_image
         with self._claimed_ports() as config, _private_kubeconfig() as kubeconfig:
             mapped = [m["hostPort"] for node in config["nodes"] for m in node.get("extraPortMappings", [])]
@@ -169,8 +168,9 @@ class KindDeployment(KubernetesDeployment):
         return ClusterError(
             f"the kind cluster {self._name} is not the lab's",
             seen=f"it has no ConfigMap {MARKER} of ours in {MARKER_SPACE}: somebody else made it",
-            do=f"keep it and use it by its context: JSLAB_BACKEND=kubernetes JSLAB_CONTEXT=kind-{self._name}; or "
-            f"delete it yourself: kind delete cluster --name {self._name}. Nothing in it was touched",
+            do="keep it and use it by its context: JSLAB_BACKEND=kubernetes "
+            f"JSLAB_CONTEXT=kind-{self._name}; or delete it yourself: "
+            f"kind delete cluster --name {self._name}. Nothing in it was touched",
         )
 
     @contextlib.contextmanager
@@ -234,8 +234,8 @@ class KindDeployment(KubernetesDeployment):
                 raise ManifestError(
                     f"the server {name} has no door on this machine",
                     seen=f"node port {port or 'none'}; cluster.yaml maps {', '.join(sorted(bound))}",
-                    do="compare manifests/kind/services.yaml with manifests/kind/cluster.yaml; mappings are fixed "
-                    "when the cluster is made: jslab down --backend kind, then up",
+                    do="compare manifests/kind/services.yaml with manifests/kind/cluster.yaml; mappings are "
+                    "fixed when the cluster is made: jslab down --backend kind, then up",
                 )
             self._urls[name] = f"nats://127.0.0.1:{bound[port]['HostPort']}"
 
@@ -262,7 +262,7 @@ class KindDeployment(KubernetesDeployment):
         return super()._state(name, pod)
 
     async def hold(self, server: str) -> None:
-        """Close the server's node to new pods and kill it: its volume is there, so it can start nowhere else."""
+        """Close the server's node to new pods and kill it: its volume is there, it starts nowhere else."""
         node = await self._node_of(server, "hold")
         await self._cordon(node, server)
         await self._replace(server, grace=0, timeout=FAULT)

@@ -103,7 +103,7 @@ class KubernetesDeployment:
             timeout=timeout,
             every=0.2,
             seen=lambda: watcher.report,
-            do=f"kubectl --context {self.cluster.context} -n {self.cluster.namespace} describe pods says more",
+            do=f"{self.cluster.kubectl} describe pods says more",
         )
 
     async def _all_ready(self) -> bool:

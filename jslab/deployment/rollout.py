@@ -24,7 +24,7 @@ RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 
 async def claim_namespace(cluster: Cluster, say: Say) -> None:
-    """Make the namespace, or check that it is ours. Raises ClusterError when it is not; nothing in it is touched."""
+    """Make the namespace, or check that it is ours; if it is not, nothing in it is touched: ClusterError."""
     found = await cluster.get("Namespace", cluster.namespace)
     if found is None:
         say(f"namespace {cluster.namespace}: making it")
@@ -91,10 +91,11 @@ async def _immutable(cluster: Cluster, body: Object, err: RefusalError) -> Clust
     live = await cluster.get(body["kind"], body["metadata"]["name"])
     if body["kind"] != "StatefulSet" or live is None:
         return err
+    has, wants = live["spec"], body["spec"]
     changed = [
-        f"spec.{field}: the cluster has {_short(live['spec'].get(field))}, the manifest {_short(body['spec'].get(field))}"
+        f"spec.{field}: the cluster has {_short(has.get(field))}, the manifest {_short(wants.get(field))}"
         for field in IMMUTABLE
-        if not _contained(body["spec"].get(field), live["spec"].get(field))
+        if not _contained(wants.get(field), has.get(field))
     ]
     if not changed:
         return err
@@ -102,8 +103,8 @@ async def _immutable(cluster: Cluster, body: Object, err: RefusalError) -> Clust
     return ClusterError(
         f"the StatefulSet {name} is there, and Kubernetes lets nobody change what differs",
         seen="; ".join(changed),
-        do=f"delete it and keep its pods and claims, then run this again: kubectl --context {cluster.context} "
-        f"-n {cluster.namespace} delete statefulset {name} --cascade=orphan. For other claims, take the "
+        do=f"delete it and keep its pods and claims, then run this again: {cluster.kubectl} "
+        f"delete statefulset {name} --cascade=orphan. For other claims, take the "
         "deployment down, with its data: jslab down",
     )
 
@@ -152,5 +153,5 @@ async def finished(cluster: Cluster, name: str, health_path: str, say: Say, time
         timeout=timeout,
         every=0.3,
         seen=lambda: watcher.report,
-        do=f"kubectl --context {cluster.context} -n {cluster.namespace} describe pods says more",
+        do=f"{cluster.kubectl} describe pods says more",
     )
