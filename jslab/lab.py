@@ -18,12 +18,13 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerInfo, StreamInfo
 
-from jslab import connection, deployment, exercises, settings, streams, views
+from jslab import connection, deployment, exercises, settings, streams, trial, views
 from jslab.deployment import Deployment, Server
 from jslab.errors import SettingsError
 from jslab.faults import Faults
 from jslab.settings import Settings
 from jslab.streams import Stream
+from jslab.trial import Trial
 from jslab.waiting import LONGEST_NAP, until
 
 # The server's default duplicate_window: after this pause a repeated Msg-Id is stored again.
@@ -99,6 +100,7 @@ class Lab:
         self._status: Status | None = None
         self._desk = exercises.Desk(self)
         self._heartbeat: asyncio.TimerHandle | None = None
+        self._trials: list[Trial] = []
 
     @property
     def nc(self) -> Client:
@@ -140,6 +142,8 @@ class Lab:
             self._heartbeat.cancel()
         try:
             await self._connection.close()
+            if self._trials:
+                await self._end_trials()
         finally:
             _forget(self)
             await self.deployment.down()
@@ -231,12 +235,14 @@ class Lab:
 
     async def lesson(self, number: str) -> exercises.Prepared:
         """Prepare lesson ``number``: remove what an earlier run of it left, create what it needs."""
+        await self._end_trials()
         prepared = await self._open_desk.prepare(number)
         await self.status()  # the card that a lesson shows next is of now
         return prepared
 
     async def clean(self, number: str) -> tuple[str, ...]:
         """Remove the streams that lesson ``number`` made, heal what it broke, return their names."""
+        await self._end_trials()
         return await self._open_desk.clean(number)
 
     async def check(self, exercise: str) -> exercises.Verdict:
@@ -270,6 +276,28 @@ class Lab:
     async def reveal(self, prediction: str, observed: str) -> exercises.Verdict:
         """Hold what was observed against the sealed prediction."""
         return await self._open_desk.reveal(prediction, observed)
+
+    def trial(self, name: str) -> Trial:
+        """Return a copy of the manifests to change, and to try in a namespace beside the lab's.
+
+        Needs pods: raises UnsupportedError on embedded. ``lesson``, ``clean`` and ``stop`` remove all copies.
+        """
+        made = Trial(trial.parent_of(self.deployment), name)
+        self._trials.append(made)
+        return made
+
+    async def kubectl(self, command: str) -> views.View:
+        """Run kubectl in the lab's namespace and show what it printed: ``await lab.kubectl("get pods")``.
+
+        Raises UnsupportedError on embedded, and ToolError with kubectl's own words.
+        """
+        return await trial.kubectl(trial.parent_of(self.deployment), command)
+
+    async def _end_trials(self) -> None:
+        trials, self._trials = self._trials, []
+        for made in trials:
+            await made.remove()
+        await trial.remove_all(self.deployment)
 
     def scenario(self, exercise: str) -> exercises.ScenarioRun:
         """Run an exercise's traffic and faults around your code: ``async with lab.scenario("04.2")``."""

@@ -23,9 +23,14 @@ class Verdict:
     text: str
 
     @property
+    def mark(self) -> str:
+        """The verdict in one character."""
+        return "✓" if self.ok else "✗"
+
+    @property
     def line(self) -> str:
         """The verdict as one line: mark, exercise, text."""
-        return f"{'✓' if self.ok else '✗'} {self.exercise} {self.text}"
+        return f"{self.mark} {self.exercise} {self.text}"
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Result:
-    """How one lesson went."""
+    """How one lesson went on one backend."""
 
     lesson: Lesson
     status: Status
@@ -49,6 +54,60 @@ class Result:
     slowest: Cell | None = None
     notebook: Path | None = None
     """The executed notebook, as far as it came."""
+    backend: str = "embedded"
+
+
+def backends(results: Sequence[Result]) -> list[str]:
+    """Name the backends of a run, in its order."""
+    return list(dict.fromkeys(result.backend for result in results))
+
+
+def called(lesson: Lesson, backend: str, backends: Sequence[str]) -> str:
+    """Name a lesson where a run reports on it: with its backend where that is one of several."""
+    return f"{lesson.label} on {backend}" if len(backends) > 1 else lesson.label
+
+
+def by_lesson(results: Sequence[Result]) -> list[tuple[Result, ...]]:
+    """Put together, lesson by lesson, what a run found on each of its backends."""
+    # By position, not by label: somebody may run a lesson twice, or two notebooks of one name.
+    columns = [[result for result in results if result.backend == backend] for backend in backends(results)]
+    return list(zip(*columns, strict=True))
+
+
+def parity(ran: Sequence[Result]) -> str:
+    """Say in words whether a lesson's results on several backends agree; times are not compared."""
+    compared = [result for result in ran if result.status in ("passed", "failed")]
+    where = [result.backend for result in compared]
+    unable = [result.backend for result in ran if result.status == "cannot"]
+    if differences := _differences(compared):
+        return f"differs: {'; '.join(differences)}"
+    if unable:  # a missing tool or a held lease says nothing about the lesson
+        return f"not compared: cannot run on {' and '.join(unable)}"
+    if not compared:
+        return f"needs {ran[0].lesson.needs}"
+    if len(compared) == 1:
+        return f"only on {where[0]}"
+    return "same" if len(compared) == len(ran) else f"same on {' and '.join(where)}"
+
+
+def _differences(compared: Sequence[Result]) -> list[str]:
+    """Say where results differ: in their status, and in the verdicts on their exercises."""
+    statuses = _across(compared, [result.status for result in compared])
+    marks = [{verdict.exercise: verdict.mark for verdict in result.verdicts} for result in compared]
+    alike: dict[str, list[str]] = {}  # exercises that differ in the same way are told together
+    for exercise in sorted({exercise for marked in marks for exercise in marked}):
+        told = _across(compared, [marked.get(exercise, "not checked") for marked in marks])
+        alike.setdefault(told, []).append(exercise)
+    alike.pop("", None)
+    told_together = [f"{' '.join(names)} {told}" for told, names in alike.items()]
+    return [statuses, *told_together] if statuses else told_together
+
+
+def _across(compared: Sequence[Result], words: Sequence[str]) -> str:
+    """Give each backend its word; nothing where all have the same."""
+    if len(set(words)) < 2:
+        return ""
+    return ", ".join(f"{word} on {result.backend}" for result, word in zip(compared, words, strict=True))
 
 
 def exit_code(results: Sequence[Result]) -> int:

@@ -23,7 +23,8 @@ from typing import Any
 
 from jslab import pages, reports, results
 from jslab.course import Lesson
-from jslab.errors import DirectoryError, MachineError
+from jslab.deployment import SHARED
+from jslab.errors import ClusterError, DirectoryError, LeaseHeldError, MachineError
 from jslab.executor import EXECUTED, Job, KernelStartError
 from jslab.results import Result, Status
 
@@ -33,8 +34,15 @@ SILENCE = 15
 FAREWELL = 10
 # Seconds between two signs of life while a lesson runs.
 TICK = 10
-# A lesson that ends with one of these says that the machine cannot run labs, not that the lesson is wrong.
-_MACHINE: tuple[type[Exception], ...] = (MachineError, *MachineError.__subclasses__(), KernelStartError)
+# A lesson that ends with one of these says that the machine, or the cluster it was given, cannot run labs
+# now, not that the lesson is wrong.
+_MACHINE: tuple[type[Exception], ...] = (
+    MachineError,
+    *MachineError.__subclasses__(),
+    ClusterError,
+    LeaseHeldError,
+    KernelStartError,
+)
 MACHINE_ERRORS = {kind.__name__ for kind in _MACHINE}
 
 
@@ -42,11 +50,12 @@ MACHINE_ERRORS = {kind.__name__ for kind in _MACHINE}
 class Options:
     """How to run; times are seconds."""
 
-    backend: str | None = None
-    """Handed to each lesson as its parameter; None leaves the lesson's own default."""
+    backends: tuple[str, ...] = ("embedded",)
+    """Where to run, one after the other; each lesson gets the name as its parameter."""
     solutions: bool = False
     """Put the solutions into the exercises, and let a ✗ fail the lesson."""
     jobs: int = 1
+    """Lessons at a time; a shared backend holds one, whatever this says."""
     cell_timeout: int = 60
     start_timeout: int = 60
     say: Callable[[str], None] = print
@@ -55,17 +64,23 @@ class Options:
 def run(lessons: Sequence[Lesson], options: Options, report: Path | None = None) -> list[Result]:
     """Run lessons and write the report's files into a folder when one is named.
 
+    The results come backend by backend. With several backends each has a folder of its own in the report.
     Raises DirectoryError when the folder cannot be written, and KeyboardInterrupt on Ctrl-C and SIGTERM,
     after everything that was started has ended.
     """
     if report is not None:
-        _make(report)
+        for backend in options.backends:
+            _make(_folder(report, backend, options))
     with tempfile.TemporaryDirectory(prefix="jslab-run-") as work:
         try:
             ran = asyncio.run(_run_all(lessons, options, Path(work)))
         except asyncio.CancelledError:
             raise KeyboardInterrupt from None
-        return ran if report is None else _keep(ran, report)
+        return ran if report is None else _keep(ran, options, report)
+
+
+def _folder(report: Path, backend: str, options: Options) -> Path:
+    return report / backend if len(options.backends) > 1 else report
 
 
 def _make(report: Path) -> None:
@@ -78,11 +93,11 @@ def _make(report: Path) -> None:
         ) from err
 
 
-def _keep(ran: Sequence[Result], report: Path) -> list[Result]:
+def _keep(ran: Sequence[Result], options: Options, report: Path) -> list[Result]:
     kept = []
     for result in ran:
         if result.notebook is not None:
-            target = report / f"{result.lesson.label}.ipynb"
+            target = _folder(report, result.backend, options) / f"{result.lesson.label}.ipynb"
             shutil.copyfile(result.notebook, target)
             kept.append(replace(result, notebook=target))
         else:
@@ -93,35 +108,52 @@ def _keep(ran: Sequence[Result], report: Path) -> list[Result]:
 
 
 async def _run_all(lessons: Sequence[Lesson], options: Options, work: Path) -> list[Result]:
-    turn = asyncio.Semaphore(options.jobs)
     main = asyncio.current_task()
     assert main is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, main.cancel)
+    ran: list[Result] = []
+    for backend in options.backends:
+        ran += await _run_on(backend, lessons, options, work / backend)
+    return ran
+
+
+async def _run_on(backend: str, lessons: Sequence[Lesson], options: Options, work: Path) -> list[Result]:
+    turn = asyncio.Semaphore(_at_a_time(backend, options))
 
     async def one(number: int, lesson: Lesson) -> Result:
-        if lesson.needs and not offers(options.backend, lesson.needs):
-            options.say(f"{lesson.label}: needs {lesson.needs}, not run")
-            return Result(lesson, "elsewhere", reason=f"needs {lesson.needs}")
+        if lesson.needs and not offers(backend, lesson.needs):
+            name = results.called(lesson, backend, options.backends)
+            options.say(f"{name}: needs {lesson.needs}, not run")
+            return Result(lesson, "elsewhere", reason=f"needs {lesson.needs}", backend=backend)
         async with turn:
             folder = work / str(number)
-            folder.mkdir()
-            return await _Run(lesson, options, folder).result()
+            folder.mkdir(parents=True)
+            return await _Run(lesson, backend, options, folder).result()
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(one(number, lesson)) for number, lesson in enumerate(lessons)]
     return [task.result() for task in tasks]
 
 
-def offers(backend: str | None, need: str) -> bool:
+def _at_a_time(backend: str, options: Options) -> int:
+    if backend not in SHARED or options.jobs == 1:
+        return options.jobs
+    options.say(f"{backend} holds one lesson at a time: there --jobs {options.jobs} counts as 1")
+    return 1
+
+
+def offers(backend: str, need: str) -> bool:
     """Tell whether a backend offers what a lesson needs; kind is a Kubernetes cluster too."""
     return backend == need or (need == "kubernetes" and backend == "kind")
 
 
 class _Run:
-    """One lesson in its executor."""
+    """One lesson on one backend, in its executor."""
 
-    def __init__(self, lesson: Lesson, options: Options, folder: Path) -> None:
+    def __init__(self, lesson: Lesson, backend: str, options: Options, folder: Path) -> None:
         self.lesson = lesson
+        self.backend = backend
+        self.name = results.called(lesson, backend, options.backends)
         self.options = options
         self.folder = folder
         self.kernel: int | None = None
@@ -130,21 +162,21 @@ class _Run:
         self.told = self.started
 
     async def result(self) -> Result:
-        self.options.say(f"{self.lesson.label}: started")
+        self.options.say(f"{self.name}: started")
         process = await self._start()
         try:
             await self._follow(process)
         finally:
             await self._end(process)
-        result = self._judge()
-        self.options.say(f"{self.lesson.label}: {reports.WORDS[result.status]} in {result.seconds:.1f} s")
+        result = replace(self._judge(), backend=self.backend)
+        self.options.say(f"{self.name}: {reports.WORDS[result.status]} in {result.seconds:.1f} s")
         return result
 
     async def _start(self) -> asyncio.subprocess.Process:
         options = self.options
         Job(
             notebook=str(self.lesson.path.resolve()),
-            parameters={"backend": options.backend} if options.backend else {},
+            parameters={"backend": self.backend},
             solutions=options.solutions,
             cell_timeout=options.cell_timeout,
             start_timeout=options.start_timeout,
@@ -190,7 +222,7 @@ class _Run:
             self.ended = event
         elif time.monotonic() - self.told > TICK:
             self.told = time.monotonic()
-            self.options.say(f"{self.lesson.label}: cell {event['index'] + 1} of {event['total']}")
+            self.options.say(f"{self.name}: cell {event['index'] + 1} of {event['total']}")
 
     async def _end(self, process: asyncio.subprocess.Process) -> None:
         """End the executor, which ends its kernel; when it does not, end both."""

@@ -38,9 +38,9 @@ def up(chosen: SharedDeployment, say: Say, *, offline: bool = False) -> None:
 
 async def _up(chosen: SharedDeployment, say: Say, offline: bool) -> None:
     begun = time.monotonic()
-    await chosen.install(say, offline=offline)
     connected = Connection()
     try:
+        await chosen.install(say, offline=offline)
         await chosen.open()
         urls = [server.client_url for server in chosen.servers()]
         await connected.open(urls, READY)
@@ -60,10 +60,11 @@ def status(chosen: SharedDeployment, *, as_json: bool = False) -> str:
 
 
 async def _status(chosen: SharedDeployment, as_json: bool) -> str:
-    if not await chosen.present():
-        there = {"backend": chosen.backend, "there": False}
-        return json.dumps(there) if as_json else f"{chosen.backend}: nothing is deployed; jslab up makes it"
     try:
+        if not await chosen.present():
+            there = {"backend": chosen.backend, "there": False}
+            nothing = f"{chosen.backend}: nothing is deployed; jslab up makes it"
+            return json.dumps(there) if as_json else nothing
         await chosen.open()
         holder = await chosen.holder()
         if as_json:
@@ -97,10 +98,13 @@ def down(chosen: SharedDeployment | None, say: Say, *, yes: bool = False) -> str
 
 
 async def _down(chosen: SharedDeployment, say: Say, yes: bool) -> str:
-    if not yes and await chosen.present():
-        await _refuse_for_the_users_own(chosen)
     begun = time.monotonic()
-    await chosen.remove(say)
+    try:
+        if not yes and await chosen.present():
+            await _refuse_for_the_users_own(chosen)
+        await chosen.remove(say)
+    finally:
+        await chosen.down()
     return f"{chosen.backend}: nothing of the lab is left ({time.monotonic() - begun:.1f} s)"
 
 

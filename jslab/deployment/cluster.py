@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -57,6 +58,9 @@ KINDS = {
     "NetworkPolicy": Kind("apis/networking.k8s.io/v1", "networkpolicies"),
     "StorageClass": Kind("apis/storage.k8s.io/v1", "storageclasses", namespaced=False),
     "Lease": Kind("apis/coordination.k8s.io/v1", "leases"),
+    "SelfSubjectAccessReview": Kind(
+        "apis/authorization.k8s.io/v1", "selfsubjectaccessreviews", namespaced=False
+    ),
 }
 
 
@@ -75,6 +79,8 @@ class Cluster:
         """Use ``context`` of ``config``, a kubeconfig's content, else of the user's own; asks nothing yet."""
         self.context = context
         self.namespace = namespace
+        self.timeout = TIMEOUT
+        """Seconds to connect and to wait for an answer, of ``ask`` and what is made of it."""
         self._config = config
         self._dynamic: DynamicClient | None = None
 
@@ -186,6 +192,11 @@ class Cluster:
         _hang_up_quietly(opened)
         return opened
 
+    def close(self) -> None:
+        """Close the connections to the API server; the next call opens one again."""
+        if self._dynamic is not None:
+            self._dynamic.client.rest_client.pool_manager.clear()
+
     def ask(
         self, method: str, kind: str, name: str | None, *, namespace: str | None = None, **options: Any
     ) -> Object:
@@ -197,11 +208,32 @@ class Cluster:
         def call() -> Object:
             given = {key: value for key, value in options.items() if value is not None}
             answer = self._client().request(
-                method, path, serialize=False, _request_timeout=TIMEOUT, query_params=[], **given
+                method, path, serialize=False, _request_timeout=self.timeout, query_params=[], **given
             )
             return dict(json.loads(answer.data))
 
         return self._translated(what, call)
+
+    def may(self, verb: str, kind: str, part: str = "") -> bool:
+        """Ask, in this thread, whether we have a right; ``part`` is a subresource such as ``log``."""
+        known = KINDS[kind]
+        asked = {
+            "verb": verb,
+            "group": known.api.partition("/")[2].rpartition("/")[0],
+            "resource": known.plural,
+            "subresource": part,
+            "namespace": self.namespace if known.namespaced else "",
+        }
+        if kind == "Namespace" and verb != "create":
+            # A role inside a namespace may cover the namespace itself; making one is a right of its own.
+            asked |= {"namespace": self.namespace, "name": self.namespace}
+        review = "SelfSubjectAccessReview"
+        body = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": review,
+            "spec": {"resourceAttributes": asked},
+        }
+        return bool(self.ask("post", review, None, body=body)["status"].get("allowed"))
 
     async def _ask(self, *arguments: Any, **options: Any) -> Object:
         return await asyncio.to_thread(self.ask, *arguments, **options)
@@ -260,9 +292,10 @@ class Cluster:
         from kubernetes import client as package
         from kubernetes import config
 
-        # Without this a request that got no answer would be sent three times more, each for its whole time.
+        # Without this a request that got no answer would be sent three times more, each for its whole time,
+        # and each with a warning in the notebook.
         configuration = package.Configuration()
-        configuration.retries = urllib3.Retry(total=2, connect=2, read=0, redirect=0, status=0, other=0)
+        configuration.retries = urllib3.Retry(0)
         given: dict[str, Any] = {
             "context": self.context,
             "persist_config": False,
@@ -270,7 +303,9 @@ class Cluster:
         }
         client: ApiClient
         if self._config is None:
-            client = config.new_client_from_config(**given)  # type: ignore[no-untyped-call]
+            # The package reads the variable once, when it is imported; a notebook may set it later.
+            file = os.environ.get("KUBECONFIG") or "~/.kube/config"
+            client = config.new_client_from_config(file, **given)  # type: ignore[no-untyped-call]
         else:
             client = config.new_client_from_config_dict(dict(self._config), **given)  # type: ignore[no-untyped-call]
         return client
@@ -342,6 +377,7 @@ def _hang_up_quietly(forward: Any) -> None:
         try:
             return receive(*arguments)
         except (OSError, websocket.WebSocketException) as err:
+            forward.websocket.shutdown()  # the thread only lets go of it
             raise websocket.WebSocketConnectionClosedException(str(err)) from err
 
     forward.websocket.recv_data_frame = quiet

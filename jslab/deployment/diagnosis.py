@@ -19,6 +19,8 @@ MEETING = 15.0
 NO_IMAGE = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"}
 NO_CONTAINER = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError"}
 FATAL_MARKS = ("[FTL]", "nats-server:")
+# The label by which a StatefulSet knows which version a pod is of.
+REVISION = "controller-revision-hash"
 DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 
 
@@ -36,10 +38,34 @@ class Sight:
         """Whether every pod is ready and of the newest version."""
         spec, status = self.stateful["spec"], self.stateful.get("status", {})
         return bool(
-            status.get("observedGeneration", 0) >= self.stateful["metadata"]["generation"]
+            self._observed
             and status.get("currentRevision") == status.get("updateRevision")
             and status.get("readyReplicas") == status.get("updatedReplicas") == spec["replicas"]
         )
+
+    @property
+    def outdated(self) -> tuple[str, ...]:
+        """Names of pods of an older version that cannot run, which a rolling update would wait for in vain.
+
+        It takes one pod at a time and goes on when the new one is ready; a server alone never is.
+        """
+        if not self._observed:
+            return ()
+        return tuple(name_of(pod) for pod in self.pods if pod not in self.newest and _cannot_run(pod))
+
+    @property
+    def newest(self) -> tuple[Object, ...]:
+        """The pods of the newest version: what is wrong with an older one says nothing about it."""
+        if not self._observed:
+            return ()
+        revision = self.stateful["status"].get("updateRevision")
+        return tuple(pod for pod in self.pods if pod["metadata"]["labels"].get(REVISION) == revision)
+
+    @property
+    def _observed(self) -> bool:
+        """Whether Kubernetes has seen what was last applied."""
+        seen = self.stateful.get("status", {}).get("observedGeneration", 0)
+        return bool(seen >= self.stateful["metadata"]["generation"])
 
     @property
     def line(self) -> str:
@@ -59,6 +85,7 @@ class Watcher:
         self._health_path = health_path
         self._since: dict[str, float] = {}
         self._now: set[str] = set()
+        self._restarts: dict[str, int] = {}
         self.report = ""
         """All that is known of what is not ready, in some lines."""
 
@@ -102,7 +129,7 @@ class Watcher:
         return time.monotonic() - self._since.setdefault(symptom, time.monotonic()) >= patience
 
     async def _no_image(self, sight: Sight) -> ClusterError | None:
-        for pod in sight.pods:
+        for pod in sight.newest:
             reason, said = waiting(pod)
             if reason in NO_IMAGE and self._lasts(f"image {name_of(pod)}"):
                 image = pod["spec"]["containers"][0]["image"]
@@ -115,7 +142,7 @@ class Watcher:
         return None
 
     async def _no_container(self, sight: Sight) -> ClusterError | None:
-        for pod in sight.pods:
+        for pod in sight.newest:
             reason, said = waiting(pod)
             if reason in NO_CONTAINER and self._lasts(f"container {name_of(pod)}"):
                 return ClusterError(
@@ -126,15 +153,18 @@ class Watcher:
         return None
 
     async def _crash_loop(self, sight: Sight) -> ClusterError | None:
-        for pod in sight.pods:
+        for pod in sight.newest:
             status = container(pod)
-            if waiting(pod)[0] == "CrashLoopBackOff" or status.get("restartCount", 0) >= 2:
-                if ready(pod):
-                    continue
+            restarts = status.get("restartCount", 0)
+            # Those before the first look prove nothing: each start of the machine is one.
+            since = restarts - self._restarts.setdefault(pod["metadata"]["uid"], restarts)
+            if not ready(pod) and (waiting(pod)[0] == "CrashLoopBackOff" or since >= 2):
                 ended = status.get("lastState", {}).get("terminated") or {}
+                # A program that could not even be started has a message, and no log.
+                words = ended.get("message") or await self._last_words(name_of(pod))
                 return ClusterError(
                     f"the server in {name_of(pod)} ends again and again",
-                    seen=f"exit code {ended.get('exitCode', '?')}: {await self._last_words(name_of(pod))}",
+                    seen=f"exit code {ended.get('exitCode', '?')}: {words}",
                     do="correct what it names in the manifests, and run `jslab up` again",
                 )
         return None
@@ -186,7 +216,7 @@ class Watcher:
         return None
 
     async def _no_node(self, sight: Sight) -> ClusterError | None:
-        for pod in sight.pods:
+        for pod in sight.newest:
             condition = conditions(pod).get("PodScheduled", {})
             if condition.get("reason") == "Unschedulable" and self._lasts(f"node {name_of(pod)}"):
                 return ClusterError(
@@ -318,6 +348,14 @@ def about(events: Sequence[Object], found: Object) -> list[Object]:
         for event in events
         if event["involvedObject"].get("uid") == uid and event["involvedObject"].get("name") == name
     ]
+
+
+def _cannot_run(pod: Object) -> bool:
+    if pod["metadata"].get("deletionTimestamp") or running(pod):
+        return False
+    reason = waiting(pod)[0]
+    unscheduled = conditions(pod).get("PodScheduled", {}).get("reason") == "Unschedulable"
+    return unscheduled or reason in NO_IMAGE | NO_CONTAINER | {"CrashLoopBackOff"}
 
 
 def _unbound(claim: Object) -> bool:

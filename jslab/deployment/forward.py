@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -58,8 +59,13 @@ class Forward:
             writer.close()
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        async with asyncio.timeout(OPENING):
-            forward = await asyncio.to_thread(self._open_forward)
+        opening = _Opening(self._open_forward)
+        try:
+            async with asyncio.timeout(OPENING):
+                forward = await asyncio.to_thread(opening.run)
+        except BaseException:
+            opening.abandon()
+            raise
         with contextlib.closing(forward.socket(self._pod_port)) as wrapped:
             # The package's wrapper lacks what asyncio asks of a socket.
             pod_reader, pod_writer = await asyncio.open_connection(sock=wrapped.dup(), limit=CHUNK)
@@ -74,6 +80,32 @@ class Forward:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
             pod_writer.close()
+
+
+class _Opening:
+    """Opens a forward in a thread, which cannot be stopped: one that comes too late is closed again."""
+
+    def __init__(self, open_forward: Callable[[], Any]) -> None:
+        self._open_forward = open_forward
+        self._lock = threading.Lock()
+        self._abandoned = False
+        self._opened: Any = None
+
+    def run(self) -> Any:
+        """Open the forward. Blocks."""
+        opened = self._open_forward()
+        with self._lock:
+            self._opened = opened
+            if self._abandoned:
+                opened.close()
+        return opened
+
+    def abandon(self) -> None:
+        """Close what was opened, or will be."""
+        with self._lock:
+            self._abandoned = True
+            if self._opened is not None:
+                self._opened.close()
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -4,31 +4,50 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
+import os
+import signal
 import tempfile
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import yaml
 
-from jslab.deployment import Say, binary, diagnosis, image, manifest, ports, tools
+from jslab.deployment import Say, binary, diagnosis, image, manifest, ports, process, rights, tools
 from jslab.deployment.cluster import OURS, Cluster, Object
-from jslab.deployment.kubernetes import KubernetesDeployment
+from jslab.deployment.kubernetes import KUBECTL, KubernetesDeployment
 from jslab.deployment.rollout import is_ours
-from jslab.errors import ClusterError, DeploymentError, ManifestError, PortTakenError
+from jslab.errors import ClusterError, DeploymentError, ManifestError, PortTakenError, ToolError
 from jslab.settings import Settings, course_folder, state_dir
 from jslab.waiting import until
 
 # In this namespace of the kind cluster lies the object that says that the cluster is ours.
 MARKER, MARKER_SPACE = "jslab-cluster", "kube-system"
 HELD = "jslab/held"
-CREATING, LOADING, DELETING = 600.0, 120.0, 60.0
+CREATING, LOADING, DELETING, STARTING = 600.0, 120.0, 60.0, 90.0
 FAULT = 30.0
+# Kubernetes' own port on the control plane: the one that is mapped and no door.
+API_PORT = "6443"
 # Namespaces that every kind cluster has.
 SYSTEM = {"default", "kube-node-lease", "kube-public", "kube-system", "local-path-storage"}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What there is of the kind cluster, as it was found: nothing was started or made."""
+
+    name: str
+    nodes: Mapping[str, str]
+    """State of each node container: ``running``, ``paused``, ``exited``; empty when there is no cluster."""
+    wanted: int
+    """Nodes that cluster.yaml names."""
+    half_made: bool
+    ports: tuple[int, ...]
+    """Mapped ports of 127.0.0.1; where there is no cluster those of cluster.yaml, 0 for any free one."""
 
 
 class KindDeployment(KubernetesDeployment):
@@ -51,14 +70,16 @@ class KindDeployment(KubernetesDeployment):
 
     async def remove(self, say: Say) -> None:
         """Delete the kind cluster. Raises ClusterError, and touches nothing, when it is not ours."""
-        if not await self._exists():
-            return
-        if not self._half_made(await self._nodes()):
-            await self._connect()
-            if self._marker is None:
-                raise self._not_ours()
-        say(f"deleting the kind cluster {self._name}")
-        await self._delete()
+        async with self._alone(say):
+            nodes = await self._nodes_if_any()
+            if not nodes:
+                return
+            if not await self._half_made(nodes):
+                await self._wake(nodes, say)
+                if self._marker is None:
+                    raise self._not_ours()
+            say(f"deleting the kind cluster {self._name}")
+            await self._delete()
 
     async def strangers(self) -> list[str]:
         """Name the namespaces of our cluster that somebody else made."""
@@ -67,10 +88,32 @@ class KindDeployment(KubernetesDeployment):
 
     async def present(self) -> bool:
         """Tell whether cluster and servers are there, without making anything."""
-        if not await self._exists():
+        nodes = await self._nodes_if_any()
+        if not nodes or await self._half_made(nodes):
             return False
         await self._reach(make=False, say=print)
         return await self._installed()
+
+    async def found(self) -> Found:
+        """Look at what there is of the cluster, and change nothing. Raises ToolError."""
+        nodes = await self._nodes_if_any()
+        asked = self._config.get("nodes", [])
+        mapped: list[Any] = [m.get("hostPort") for node in asked for m in node.get("extraPortMappings", [])]
+        if self._started(nodes):
+            mapped = [port for node_port, port in (await self._bound()).items() if node_port != API_PORT]
+        ports_of_it = tuple(int(port or 0) for port in mapped)
+        return Found(self._name, nodes, len(asked), await self._half_made(nodes), ports_of_it)
+
+    async def credentials(self) -> Cluster:
+        """Get the cluster's own credentials from kind; the user's kubeconfig is neither read nor written."""
+        config = yaml.safe_load(await tools.run("kind", "get", "kubeconfig", "--name", self._name))
+        return Cluster(f"kind-{self._name}", self._settings.namespace, config)
+
+    async def kubectl(self, *arguments: str, namespace: str | None = None) -> str:
+        """Run the kubectl that every kind node has, so that this machine needs none. Raises ToolError."""
+        where = ("--kubeconfig", "/etc/kubernetes/admin.conf", "-n", namespace or self.cluster.namespace)
+        inside = ("exec", f"{self._name}-control-plane", "kubectl", *where)
+        return await tools.run("docker", *inside, *arguments, timeout=KUBECTL)
 
     async def _reach(self, *, make: bool, say: Say, offline: bool = False) -> None:
         if self._cluster is None:
@@ -79,27 +122,54 @@ class KindDeployment(KubernetesDeployment):
             await self._load_own_image(say)
 
     async def _find_or_make(self, make: bool, say: Say) -> None:
-        exists = await self._exists()
-        if exists and self._half_made(nodes := await self._nodes()):
-            say(f"the kind cluster {self._name} was left half made ({', '.join(nodes)}): making it anew")
-            await self._delete()
-            exists = False
-        if not exists:
-            if not make:
-                raise ClusterError(
-                    f"there is no kind cluster {self._name}",
-                    seen="`kind get clusters` does not list it",
-                    do="make it: jslab up --backend kind",
-                )
-            await self._create(say)
-        await self._start_nodes(say)
-        await self._connect()
+        async with self._alone(say) if make else contextlib.nullcontext():
+            nodes = await self._nodes_if_any()
+            half_made = await self._half_made(nodes)
+            if not make and (half_made or not nodes):
+                raise self._not_there(nodes)
+            if half_made:
+                say(f"the kind cluster {self._name} was left half made ({', '.join(nodes)}): making it anew")
+                await self._delete()
+            if half_made or not nodes:
+                await self._create(say)
+            else:
+                await self._wake(nodes, say)
         if self._marker is None:
             raise self._not_ours()
 
-    async def _exists(self) -> bool:
+    @contextlib.asynccontextmanager
+    async def _alone(self, say: Say) -> AsyncIterator[None]:
+        """Let one jslab at a time make or delete the cluster; another one is waited for."""
+        told = False
+
+        def ours() -> bool:
+            nonlocal told
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not told:
+                    say(f"another jslab makes or deletes the kind cluster {self._name}: waiting for it")
+                told = True
+                return False
+            return True
+
+        with (state_dir(self._settings) / f"kind-{self._name}.lock").open("w") as lock:
+            await until(ours, what="another jslab to end", timeout=CREATING, error=ClusterError)
+            self._end_orphan()
+            yield
+
+    def _end_orphan(self) -> None:
+        """End a kind whose jslab was killed: it would go on with the next cluster of that name."""
+        pid = int((self._intended() or {}).get("kind") or 0)
+        line = process.command_line(pid) if pid else ""
+        if "create cluster" in line and f"--name {self._name} " in line:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+
+    async def _nodes_if_any(self) -> dict[str, str]:
         await tools.run("docker", "version", "--format", "{{.Server.Version}}")
-        return self._name in (await tools.run("kind", "get", "clusters")).split()
+        exists = self._name in (await tools.run("kind", "get", "clusters")).split()
+        return await self._nodes() if exists else {}
 
     async def _create(self, say: Say) -> None:
         count = len(self._config.get("nodes", []))
@@ -107,14 +177,20 @@ class KindDeployment(KubernetesDeployment):
         chosen = self._settings.kind_image
         with self._claimed_ports() as config, _private_kubeconfig() as kubeconfig:
             mapped = [m["hostPort"] for node in config["nodes"] for m in node.get("extraPortMappings", [])]
-            self._intent.write_text(json.dumps({"ports": mapped, "since": time.time()}))
-            await tools.run(
-                *("kind", "create", "cluster", "--config", "-", "--name", self._name),
-                *("--kubeconfig", kubeconfig),
-                *(("--image", chosen) if chosen else ()),
-                stdin=yaml.safe_dump(config).encode(),
-                timeout=CREATING,
-            )
+            self._intend(mapped, None)
+            try:
+                await tools.run(
+                    *("kind", "create", "cluster", "--config", "-", "--name", self._name),
+                    *("--kubeconfig", kubeconfig),
+                    *(("--image", chosen) if chosen else ()),
+                    stdin=yaml.safe_dump(config).encode(),
+                    timeout=CREATING,
+                    started=lambda pid: self._intend(mapped, pid),
+                )
+            except ToolError:
+                if not await self._nodes():  # kind has cleaned up itself
+                    self._intent.unlink()
+                raise
         await self._connect()
         body = {
             "apiVersion": "v1",
@@ -128,27 +204,53 @@ class KindDeployment(KubernetesDeployment):
     async def _delete(self) -> None:
         with _private_kubeconfig() as kubeconfig:
             arguments = ("delete", "cluster", "--name", self._name, "--kubeconfig", kubeconfig)
-            await tools.run("kind", *arguments, timeout=DELETING)
+            # Docker may still have been making a node when the kind that asked for it was ended.
+            while await self._nodes():
+                await tools.run("kind", *arguments, timeout=DELETING)
         self._intent.unlink(missing_ok=True)
         self._cluster, self._marker = None, None
 
     async def _connect(self) -> None:
-        """Get the cluster's own credentials from kind; the user's kubeconfig is neither read nor written."""
-        config = yaml.safe_load(await tools.run("kind", "get", "kubeconfig", "--name", self._name))
-        self._cluster = Cluster(f"kind-{self._name}", self._settings.namespace, config)
+        """Connect to the API server, and see whether the cluster is ours."""
+        self._cluster = await self.credentials()
         found = await self.cluster.get("ConfigMap", MARKER, namespace=MARKER_SPACE)
         self._marker = found if found and is_ours(found) else None
 
-    async def _start_nodes(self, say: Say) -> None:
-        """Start node containers that were stopped, as by a restart of the machine, and thaw frozen ones."""
-        nodes = await self._nodes()
-        frozen = [name for name, state in nodes.items() if state == "paused"]
+    async def _wake(self, nodes: Mapping[str, str], say: Say) -> None:
+        """Connect; start node containers that were stopped before, as by a restart of the machine."""
         stopped = [name for name, state in nodes.items() if state in ("exited", "created")]
-        if frozen and f"{self._name}-control-plane" in frozen:
-            await tools.run("docker", "unpause", f"{self._name}-control-plane")
+        if nodes.get(self._control_plane) == "paused":
+            await tools.run("docker", "unpause", self._control_plane)
+        elif self._control_plane not in stopped:
+            await self._connect()
         if stopped:
             say(f"starting the stopped nodes {', '.join(stopped)}")
             await tools.run("docker", "start", *stopped, timeout=60)
+        if self._cluster is None:
+            await self._until_connected()
+
+    async def _until_connected(self) -> None:
+        """Connect to an API server that is just starting: its answers may be errors at first."""
+        said: list[ClusterError] = []
+
+        async def connected() -> bool:
+            try:
+                await self._connect()
+            except ClusterError as err:
+                said.append(err)
+                return False
+            return True
+
+        await until(
+            connected,
+            what=f"the API server of the kind cluster {self._name} to answer",
+            timeout=STARTING,
+            every=0.5,
+            seen=lambda: said[-1].seen,
+            do=f"docker logs {self._control_plane} may say why; to give the cluster up, with its data: "
+            f"kind delete cluster --name {self._name}",
+            error=ClusterError,
+        )
 
     async def _nodes(self) -> dict[str, str]:
         """Return the state of each node container: ``running``, ``paused``, ``exited``."""
@@ -161,8 +263,49 @@ class KindDeployment(KubernetesDeployment):
         """A file that is there while we make the cluster: a cluster without our marker is then half made."""
         return state_dir(self._settings) / f"kind-{self._name}.creating"
 
-    def _half_made(self, nodes: Mapping[str, str]) -> bool:
-        return bool(nodes) and self._intent.exists()
+    def _intend(self, mapped: Sequence[int], kind: int | None) -> None:
+        self._intent.write_text(json.dumps({"ports": mapped, "kind": kind}))
+
+    def _intended(self) -> dict[str, Any] | None:
+        """Return the mapped ports of the cluster that we began to make, and the process that makes it."""
+        try:
+            return dict(json.loads(self._intent.read_text()))
+        except FileNotFoundError:
+            return None
+        except ValueError:  # killed while it was written
+            return {}
+
+    async def _half_made(self, nodes: Mapping[str, str]) -> bool:
+        """Tell whether this is a cluster of ours that was not finished: it has the ports that we chose."""
+        intended = self._intended()
+        if not nodes or intended is None:
+            return False
+        if not self._started(nodes):
+            return True
+        bound = {int(port or 0) for port in (await self._bound()).values()}
+        return set(intended.get("ports", ())) <= bound
+
+    def _started(self, nodes: Mapping[str, str]) -> bool:
+        """Tell whether the control plane ever ran; before, docker lists it and says that there is none."""
+        return nodes.get(self._control_plane, "created") != "created"
+
+    @property
+    def _control_plane(self) -> str:
+        return f"{self._name}-control-plane"
+
+    def _not_there(self, nodes: Mapping[str, str]) -> ClusterError:
+        if not nodes:
+            return ClusterError(
+                f"there is no kind cluster {self._name}",
+                seen="`kind get clusters` does not list it",
+                do="make it: jslab up --backend kind",
+            )
+        return ClusterError(
+            f"the kind cluster {self._name} is half made",
+            seen=", ".join(f"{name} {state}" for name, state in nodes.items()),
+            do="if no other jslab is making it at this moment: jslab up --backend kind makes it anew, "
+            "jslab down --backend kind removes it",
+        )
 
     def _not_ours(self) -> ClusterError:
         return ClusterError(
@@ -193,6 +336,9 @@ class KindDeployment(KubernetesDeployment):
 
     # -- the server's image
 
+    async def _check_rights(self, wanted: Iterable[rights.Right]) -> None:
+        """We made the cluster, with the credentials of its admin."""
+
     async def _image(self) -> str | None:
         recorded = (self._marker or {}).get("data", {}).get("image")
         return self._settings.image or recorded or None
@@ -221,11 +367,7 @@ class KindDeployment(KubernetesDeployment):
         return [*manifest.plain(self._kind_folder / "services.yaml"), *super()._objects()]
 
     async def _open_doors(self) -> None:
-        shown = await tools.run(
-            *("docker", "inspect", f"{self._name}-control-plane"),
-            *("--format", "{{json .HostConfig.PortBindings}}"),
-        )
-        bound = {key.partition("/")[0]: entries[0] for key, entries in json.loads(shown).items() if entries}
+        bound = await self._bound()
         self._urls = {}
         for name in self._manifest.names:
             service = await self.cluster.get("Service", name)
@@ -237,7 +379,16 @@ class KindDeployment(KubernetesDeployment):
                     do="compare manifests/kind/services.yaml with manifests/kind/cluster.yaml; mappings are "
                     "fixed when the cluster is made: jslab down --backend kind, then up",
                 )
-            self._urls[name] = f"nats://127.0.0.1:{bound[port]['HostPort']}"
+            self._urls[name] = f"nats://127.0.0.1:{bound[port]}"
+
+    async def _bound(self) -> dict[str, str]:
+        """Return the port of 127.0.0.1 for each port of the control plane that the cluster's maker mapped."""
+        shown = await tools.run(
+            *("docker", "inspect", f"{self._name}-control-plane"),
+            *("--format", "{{json .HostConfig.PortBindings}}"),
+        )
+        bindings = (json.loads(shown) or {}).items()
+        return {key.partition("/")[0]: entries[0]["HostPort"] for key, entries in bindings if entries}
 
     def _client_url(self, name: str) -> str:
         return self._urls[name]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from jslab.deployment import Json, Say, Server, diagnosis, health, lease, manifest, rollout
-from jslab.deployment.cluster import Cluster, Object
+from jslab.deployment import Json, Say, Server, diagnosis, health, lease, manifest, rights, rollout, tools
+from jslab.deployment.cluster import FORBIDDEN, Cluster, Object, RefusalError
 from jslab.deployment.forward import Forward
 from jslab.deployment.lease import Lease
 from jslab.errors import ClusterError, DeploymentError, SettingsError
@@ -19,6 +21,8 @@ from jslab.waiting import until
 ROLLOUT = 300.0
 # Seconds a pod may take to be replaced, and to leave when it is asked: lame duck is 40 of them.
 REPLACED, LEFT = 30.0, 90.0
+# Seconds for a kubectl command; one that waits for a rollout takes a minute or two.
+KUBECTL = 180.0
 ELSEWHERE = "this needs the node's container engine; the backends kind and embedded can do it"
 
 
@@ -53,6 +57,7 @@ class KubernetesDeployment:
         """
         try:
             await self._reach(make=True, say=print)
+            await self._check_rights(rights.LESSON)
             if not await self._installed() or self._settings.manifests is not None:
                 await self.install(print)
             self._lease = await Lease.take(self.cluster, self.backend, take_over=self._settings.take_over)
@@ -78,12 +83,14 @@ class KubernetesDeployment:
         for forward in forwards.values():
             await forward.close()
         held, self._lease = self._lease, None
-        if held is not None:
-            try:
-                if held.lost is None:
-                    await self._undo_faults()
-            finally:
+        try:
+            if held is not None and held.lost is None:
+                await self._undo_faults()
+        finally:
+            if held is not None:
                 await asyncio.to_thread(held.release)
+            if self._cluster is not None:
+                self._cluster.close()
 
     async def ready(self, timeout: float) -> None:
         """Wait until every server is healthy and they work as one cluster. Raises NotReadyError."""
@@ -221,13 +228,47 @@ class KubernetesDeployment:
         Safe to repeat. Raises ClusterError with cause and remedy, NotReadyError.
         """
         await self._reach(make=True, say=say, offline=offline)
+        await self.apply(say)
+        await self.finish(say)
+
+    async def apply(self, say: Say) -> None:
+        """Say what the namespace should be, without waiting for it to become so. Raises ClusterError."""
+        space = await self.cluster.get("Namespace", self.cluster.namespace)
+        if space is None or rollout.is_ours(space):
+            wanted = rights.install(body["kind"] for body in self._objects())
+            await self._check_rights([*wanted, *([rights.MAKE_NAMESPACE] if space is None else [])])
         await rollout.claim_namespace(self.cluster, say)
         await self._undo_faults()
         await rollout.apply(self.cluster, self._objects(), await self._image())
-        await rollout.finished(self.cluster, self._stateful, self._manifest.startup.path, say, ROLLOUT)
+
+    async def finish(self, say: Say, timeout: float = ROLLOUT) -> None:
+        """Wait until what was applied works as one cluster.
+
+        Raises ClusterError with the cause, NotReadyError.
+        """
+        await rollout.finished(self.cluster, self._stateful, self._manifest.startup.path, say, timeout)
         say("waiting for the servers to form a cluster")
-        await self.ready(ROLLOUT)
+        await self.ready(timeout)
         self.version = await self._version()
+
+    async def beside(self, namespace: str, manifests: Path) -> KubernetesDeployment:
+        """Return a deployment of other manifests, in another namespace of the same cluster."""
+        settings = replace(
+            self._settings,
+            backend=KubernetesDeployment.backend,
+            context=self.cluster.context,
+            namespace=namespace,
+            manifests=manifests,
+            image=await self._image(),
+        )
+        other = KubernetesDeployment(settings)
+        other._cluster = self.cluster.beside(namespace)
+        return other
+
+    async def kubectl(self, *arguments: str, namespace: str | None = None) -> str:
+        """Run kubectl in the lab's namespace, or another, and return what it printed. Raises ToolError."""
+        where = ("--context", self.cluster.context, "-n", namespace or self.cluster.namespace)
+        return await tools.run("kubectl", *where, *arguments, timeout=KUBECTL)
 
     async def remove(self, say: Say) -> None:
         """Delete the namespace with everything in it, volumes included, and wait until it is gone.
@@ -240,6 +281,7 @@ class KubernetesDeployment:
             return
         if not rollout.is_ours(found):
             raise rollout.not_ours(self.cluster)
+        await self._check_rights(rights.REMOVE)
         say(f"deleting the namespace {self.cluster.namespace}")
         # Servers that nobody will miss need no lame duck.
         for pod in await self.cluster.find("Pod"):
@@ -247,7 +289,13 @@ class KubernetesDeployment:
         await self.cluster.delete("Namespace", self.cluster.namespace)
 
         async def gone() -> bool:
-            return await self.cluster.get("Namespace", self.cluster.namespace) is None
+            try:
+                return await self.cluster.get("Namespace", self.cluster.namespace) is None
+            except RefusalError as err:
+                if err.status == FORBIDDEN:
+                    say("the role that lets you look was in it and is gone; Kubernetes deletes the rest")
+                    return True
+                raise
 
         await until(gone, what=f"the namespace {self.cluster.namespace} to go", timeout=120, every=0.3)
 
@@ -295,7 +343,11 @@ class KubernetesDeployment:
                 seen="none given; the current one is never guessed",
                 do="name it: JSLAB_CONTEXT, or context= of start(); `kubectl config get-contexts` lists them",
             )
-        self._cluster = Cluster(self._settings.context, self._settings.namespace)
+        if self._cluster is None:
+            self._cluster = Cluster(self._settings.context, self._settings.namespace)
+
+    async def _check_rights(self, wanted: Iterable[rights.Right]) -> None:
+        await rights.check(self.cluster, wanted)
 
     async def _installed(self) -> bool:
         found = await self.cluster.get("Namespace", self.cluster.namespace)

@@ -180,8 +180,8 @@ def _look_at(folder: Path) -> LabFolder:
     with contextlib.suppress(OSError, ValueError, KeyError):
         pids = [state.pid for state in read_states(folder).values() if state.pid]
     # The folder's own path stands in each command line: a pid that was given anew cannot be mistaken.
-    ours = tuple(pid for pid in pids if str(folder) in _command_line(pid))
-    guards = tuple(pid for pid in [_guard_pid(folder)] if pid and str(folder) in _command_line(pid))
+    ours = tuple(pid for pid in pids if str(folder) in command_line(pid))
+    guards = tuple(pid for pid in [_guard_pid(folder)] if pid and str(folder) in command_line(pid))
     return LabFolder(
         path=folder,
         kernel=int(marker.get("kernel", 0)),
@@ -197,7 +197,7 @@ def _guard_pid(folder: Path) -> int | None:
     return None
 
 
-def _command_line(pid: int) -> str:
+def command_line(pid: int) -> str:
     """Return a process's command line, empty when it is gone or a zombie."""
     proc = Path("/proc")
     if (proc / "self").exists():
@@ -222,7 +222,7 @@ def _alive(pid: int) -> bool:
         return False
     except PermissionError:
         return True
-    return bool(_command_line(pid))
+    return bool(command_line(pid))
 
 
 def clean(state: Path) -> list[LabFolder]:
@@ -248,7 +248,7 @@ def _end_process(pid: int, folder: Path) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
         deadline = time.monotonic() + patience
-        while str(folder) in _command_line(pid):
+        while str(folder) in command_line(pid):
             if time.monotonic() > deadline:
                 break
             time.sleep(0.02)

@@ -91,15 +91,20 @@ async def _immutable(cluster: Cluster, body: Object, err: RefusalError) -> Clust
     live = await cluster.get(body["kind"], body["metadata"]["name"])
     if body["kind"] != "StatefulSet" or live is None:
         return err
-    has, wants = live["spec"], body["spec"]
+    name = body["metadata"]["name"]
+    # The API server adds defaults: what it would make of the manifest can be compared with what is there.
+    other = {**body, "metadata": {**body["metadata"], "name": f"{name}-compared"}}
+    try:
+        has, wants = live["spec"], (await cluster.apply(other, dry_run=True))["spec"]
+    except RefusalError:
+        return err
     changed = [
         f"spec.{field}: the cluster has {_short(has.get(field))}, the manifest {_short(wants.get(field))}"
         for field in IMMUTABLE
-        if not _contained(wants.get(field), has.get(field))
+        if has.get(field) != wants.get(field)
     ]
     if not changed:
         return err
-    name = body["metadata"]["name"]
     return ClusterError(
         f"the StatefulSet {name} is there, and Kubernetes lets nobody change what differs",
         seen="; ".join(changed),
@@ -107,18 +112,6 @@ async def _immutable(cluster: Cluster, body: Object, err: RefusalError) -> Clust
         f"delete statefulset {name} --cascade=orphan. For other claims, take the "
         "deployment down, with its data: jslab down",
     )
-
-
-def _contained(wanted: Any, live: Any) -> bool:
-    """Tell whether ``live`` says all that ``wanted`` says; the API server adds defaults."""
-    if isinstance(wanted, dict):
-        return isinstance(live, dict) and all(
-            _contained(value, live.get(key)) for key, value in wanted.items()
-        )
-    if isinstance(wanted, list):
-        same_length = isinstance(live, list) and len(live) == len(wanted)
-        return same_length and all(_contained(one, other) for one, other in zip(wanted, live, strict=True))
-    return wanted is None or bool(wanted == live)
 
 
 def _short(value: Any) -> str:
@@ -140,6 +133,8 @@ async def finished(cluster: Cluster, name: str, health_path: str, say: Say, time
         sight = await watcher.look()
         if sight.done:
             return True
+        for pod in sight.outdated:
+            await cluster.delete("Pod", pod, grace=0)
         if cause := await watcher.cause(sight):
             raise cause
         if sight.line != told or time.monotonic() - told_at > SILENCE:

@@ -126,13 +126,17 @@ class Prediction:
 class Lesson:
     """The exercises and predictions of one lesson.
 
-    ``streams`` are names that the lesson's own cells create; exercises name theirs themselves.
+    ``streams`` are names that the lesson's own cells create; exercises name theirs themselves. A lesson that
+    ``needs_pods`` makes no sense on embedded.
     """
 
-    def __init__(self, number: str, title: str, *, streams: Sequence[str] = ()) -> None:
+    def __init__(
+        self, number: str, title: str, *, streams: Sequence[str] = (), needs_pods: bool = False
+    ) -> None:
         self.number = number
         self.title = title
         self.streams = tuple(streams)
+        self.needs_pods = needs_pods
         self.exercises: dict[str, Exercise] = {}
         self.predictions: dict[str, Prediction] = {}
         self.setup_function: Setup | None = None

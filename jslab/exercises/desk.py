@@ -10,7 +10,7 @@ from typing import Any
 
 from nats.js.api import StreamInfo
 
-from jslab import views
+from jslab import trial, views
 from jslab.errors import ExerciseError
 from jslab.exercises import definition
 from jslab.exercises.definition import Exercise, Lesson, Wrong
@@ -93,6 +93,8 @@ class Desk:
     async def prepare(self, number: str) -> Prepared:
         """Make a lesson ready: heal faults, remove what an earlier run of it left, set up."""
         lesson = definition.load(number)
+        if lesson.needs_pods:
+            trial.parent_of(self._lab.deployment)
         self.lesson = number
         await self._lab.faults.heal()
         # Of another lesson's too: an ear that listens hides from a publisher that there is no stream.

@@ -15,27 +15,65 @@ import nbformat
 import pytest
 
 from jslab import course, reports, runner
+from jslab.deployment import SHARED
 from jslab.exercises import definition
 from jslab.results import Result, Verdict, verdicts
 from tests.offline import loads
 
-# A lesson that needs a cluster is for the tests of that backend; reports have a column for it.
-LESSONS = {lesson.label: lesson for lesson in course.lessons() if not lesson.needs}
-LONGEST = 60  # seconds a lesson may take
-# Lessons mostly wait for servers: more than one fits on a processor.
-JOBS = 4
-NBMAKE = f"--nbmake --overwrite --nbmake-timeout={LONGEST} -q -c {os.devnull} -p no:cacheprovider"
+LESSONS = {lesson.label: lesson for lesson in course.lessons()}
+
+# Seconds that a lesson may take: on embedded, and on a shared backend, where a killed server is a new pod.
+LONGEST, LONGEST_SHARED = 60, 120
+# Lessons that may take longer there: 02 deploys what the others find deployed.
+LONGER = {"02": 180}
+
+NBMAKE = f"--nbmake --overwrite -q -c {os.devnull} -p no:cacheprovider"
 
 REPORTS = Path(__file__).parents[2] / "reports" / "course"
 
-pytestmark = pytest.mark.timeout(600)
+
+def chosen(backend: str) -> list[str]:
+    """Name the lessons of a run on this backend; what needs another is for the tests of that one."""
+    return [
+        label for label, lesson in LESSONS.items() if not lesson.needs or runner.offers(backend, lesson.needs)
+    ]
+
+
+def longest(backend: str, label: str) -> int:
+    if backend not in SHARED:
+        return LONGEST
+    return LONGER.get(LESSONS[label].number, LONGEST_SHARED)
+
+
+def jobs(backend: str) -> int:
+    """Lessons mostly wait for servers: more than one fits on a processor, where each has its own servers."""
+    return 1 if backend in SHARED else 4
+
+
+def patience(backend: str) -> int:
+    """Seconds for one test: the first of all waits until every lesson has run, with its cells twice."""
+    return max(600, 2 * sum(longest(backend, label) for label in chosen(backend)))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Have each test once for every lesson that this run's backend can run."""
+    if "label" in metafunc.fixturenames:
+        backend = metafunc.config.getoption("--backend")
+        limit = pytest.mark.timeout(patience(backend))
+        metafunc.parametrize("label", [pytest.param(label, marks=limit) for label in chosen(backend)])
 
 
 @pytest.fixture(scope="module")
 def solved(backend: str) -> dict[str, Result]:
     """The course run by jslab's own runner, with the solutions where the learner would write."""
-    options = runner.Options(backend=backend, solutions=True, jobs=JOBS)
-    ran = runner.run(list(LESSONS.values()), options, REPORTS)
+    labels = chosen(backend)
+    options = runner.Options(
+        backends=(backend,),
+        solutions=True,
+        jobs=jobs(backend),
+        cell_timeout=max(longest(backend, label) for label in labels),
+    )
+    ran = runner.run([LESSONS[label] for label in labels], options, REPORTS)
     print(reports.table(ran))
     return {result.lesson.label: result for result in ran}
 
@@ -54,8 +92,9 @@ def twice(backend: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, T
 
     def run(label: str) -> Twice:
         notebook = doubled(label, folder)
+        limit = f"--nbmake-timeout={longest(backend, label)}"
         nbmake = subprocess.run(
-            [sys.executable, "-m", "pytest", *NBMAKE.split(), "--rootdir", folder, notebook],
+            [sys.executable, "-m", "pytest", *NBMAKE.split(), limit, "--rootdir", folder, notebook],
             env=os.environ | {"JSLAB_BACKEND": backend, "JUPYTER_PREFER_ENV_PATH": "1"},
             capture_output=True,
             text=True,
@@ -64,8 +103,9 @@ def twice(backend: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, T
         complaint = reports.plain(nbmake.stdout + nbmake.stderr) if nbmake.returncode else ""
         return Twice(complaint, verdicts(nbformat.read(notebook, as_version=4)))
 
-    with ThreadPoolExecutor(JOBS) as pool:
-        return dict(zip(LESSONS, pool.map(run, LESSONS), strict=True))
+    labels = chosen(backend)
+    with ThreadPoolExecutor(jobs(backend)) as pool:
+        return dict(zip(labels, pool.map(run, labels), strict=True))
 
 
 def doubled(label: str, folder: Path) -> Path:
@@ -84,7 +124,6 @@ def its_exercises(label: str) -> list[str]:
     return sorted(definition.load(number).exercises) if number in definition.numbers() else []
 
 
-@pytest.mark.parametrize("label", LESSONS)
 def test_a_lesson_runs_blank_and_twice_in_one_kernel_and_each_exercise_says_what_is_missing(
     label: str, twice: dict[str, Twice]
 ) -> None:
@@ -94,17 +133,15 @@ def test_a_lesson_runs_blank_and_twice_in_one_kernel_and_each_exercise_says_what
     )
 
 
-@pytest.mark.parametrize("label", LESSONS)
-def test_a_lessons_own_solutions_solve_it(label: str, solved: dict[str, Result]) -> None:
+def test_a_lessons_own_solutions_solve_it(label: str, backend: str, solved: dict[str, Result]) -> None:
     result = solved[label]
     assert result.status == "passed", result.reason
     assert {verdict.exercise: verdict.ok for verdict in result.verdicts} == dict.fromkeys(
         its_exercises(label), True
     )
-    assert result.seconds <= LONGEST
+    assert result.seconds <= longest(backend, label)
 
 
-@pytest.mark.parametrize("label", LESSONS)
 def test_a_lessons_page_loads_nothing(label: str, solved: dict[str, Result]) -> None:
     assert solved[label].notebook is not None
     assert loads((REPORTS / f"{label}.html").read_text(encoding="utf-8")) == []

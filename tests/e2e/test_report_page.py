@@ -62,3 +62,41 @@ async def test_a_page_shows_everything_and_asks_for_nothing(
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
     assert complaints == []
     await context.close()
+
+
+async def test_parity_can_be_read_in_a_dark_browser_and_leads_to_each_backends_page(
+    tmp_path: Path, browser: Browser, pictures: Path
+) -> None:
+    alike = write_notebook(tmp_path / "alike.ipynb", "print('seen on', backend)")
+    differs = write_notebook(tmp_path / "differs.ipynb", "assert backend == 'embedded', 'not here'")
+    elsewhere = write_notebook(tmp_path / "elsewhere.ipynb", "1", needs="kubernetes")
+    report = tmp_path / "report"
+    arguments = ["run", str(alike), str(differs), str(elsewhere), "--report", str(report)]
+    both = ["--backend", "embedded", "--backend", "kind"]  # these notebooks start no servers on either
+    run = await asyncio.create_subprocess_exec(sys.executable, "-m", "jslab", *arguments, *both)
+    assert await run.wait() == 1
+
+    context = await browser.new_context(offline=True, color_scheme="dark")
+    page = await context.new_page()
+    asked: list[str] = []
+    complaints: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: complaints.append(message.text))
+    await page.goto((report / "index.html").as_uri())
+    await page.screenshot(path=pictures / "report-parity.png", full_page=True)
+    for text in ("same", "differs: passed on embedded, failed on kind", "only on kind"):
+        assert await page.get_by_text(text, exact=True).is_visible(), text
+    colours = await page.eval_on_selector_all(
+        "body, .index b, .index b a", "all => all.map(e => getComputedStyle(e).color)"
+    )
+    background = await page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert background == "rgb(255, 255, 255)"
+    assert all(max(map(int, colour[4:-1].split(","))) < 0xC0 for colour in colours), colours
+
+    await page.locator("a[href='kind/alike.html']").click()
+    assert await page.get_by_text("seen on kind").is_visible()
+    await page.get_by_role("link", name="all lessons").click()
+    assert await page.get_by_role("heading", name="The course, executed").is_visible()
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    assert complaints == []
+    await context.close()

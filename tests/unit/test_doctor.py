@@ -157,7 +157,7 @@ def test_a_missing_server_is_a_problem_with_its_remedy(
     ("free", "level"), [(2e9, "ok"), (6e8, "warning"), (2e8, "problem"), (None, "warning")]
 )
 def test_memory_is_judged(monkeypatch: pytest.MonkeyPatch, free: float | None, level: str) -> None:
-    monkeypatch.setattr(doctor, "_free_memory", lambda: free)
+    monkeypatch.setattr(doctor, "free_memory", lambda: free)
     assert finding("memory").level == level
 
 

@@ -17,7 +17,7 @@ LAYERS = [
     {"views", "departures", "connection"},
     {"deployment"},
     {"publishing", "consumers", "replay", "stream_config"},
-    {"streams", "faults"},
+    {"streams", "faults", "trial"},
     {"live", "ledger", "exercises", "monitoring"},
     {"lab"},
     {"course", "kernels"},
@@ -25,7 +25,8 @@ LAYERS = [
     {"reports"},
     {"pages"},
     {"runner", "servers", "doctor"},
-    {"shared"},
+    {"shared", "doctor_docker"},
+    {"doctor_cluster"},
     {"cli"},
     {"__main__"},
 ]

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 from xml.etree import ElementTree
 
 import pytest
 
-from jslab import reports, results, runner
+from jslab import cli, reports, results, runner
 from jslab.course import Lesson
 from jslab.errors import DirectoryError
 from jslab.results import Result
@@ -42,13 +47,20 @@ LESSONS = {
     "hangs": ["import asyncio\nprint('partial')\nawait asyncio.sleep(600)"],
     "dies": ["import os\nos._exit(3)"],
     "unable": ["from jslab.errors import ServerBinaryError\nraise ServerBinaryError('no nats-server')"],
+    "held": ["from jslab.errors import LeaseHeldError\nraise LeaseHeldError('another notebook has it')"],
+    "refused": ["from jslab.errors import ClusterError\nraise ClusterError('no such namespace')"],
+    "toolless": ["from jslab.errors import ToolError\nraise ToolError('no docker')"],
     "elsewhere": ["1 / 0"],
 }
 
 
-def lesson(folder: Path, name: str) -> Lesson:
+def notebook(folder: Path, name: str, sources: Sequence[str | dict]) -> Path:
     needs = "kubernetes" if name == "elsewhere" else None
-    return Lesson("", name, write_notebook(folder / f"{name}.ipynb", *LESSONS[name], needs=needs))
+    return write_notebook(folder / f"{name}.ipynb", *sources, needs=needs)
+
+
+def lesson(folder: Path, name: str) -> Lesson:
+    return Lesson("", name, notebook(folder, name, LESSONS[name]))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +76,7 @@ def course_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Resu
         patch.setenv("JUPYTER_DATA_DIR", str(folder / "data"))
         patch.setenv("TMPDIR", str(folder))
         patch.setattr("tempfile.tempdir", str(folder))
-        options = runner.Options(backend="embedded", jobs=2, cell_timeout=3, say=said.append)
+        options = runner.Options(jobs=2, cell_timeout=3, say=said.append)
         report = folder / "report {with braces}"
         ran = runner.run([lesson(folder, name) for name in LESSONS], options, report)
         assert processes(str(folder)) == []
@@ -101,6 +113,9 @@ def test_a_blank_lesson_passes_with_an_unsolved_exercise(course_run) -> None:
         ("hangs", "failed", "the cell ran longer than 3 s"),
         ("dies", "failed", "the kernel died"),
         ("unable", "cannot", "ServerBinaryError: no nats-server"),
+        ("held", "cannot", "LeaseHeldError: another notebook has it"),
+        ("refused", "cannot", "ClusterError: no such namespace"),
+        ("toolless", "cannot", "ToolError: no docker"),
         ("elsewhere", "elsewhere", "needs kubernetes"),
     ],
 )
@@ -140,16 +155,17 @@ def test_the_table_has_a_column_for_what_needs_another_backend(course_run) -> No
     assert "kubernetes" in row
     assert "passed" not in row
     assert "skip" not in table
-    assert table.endswith("4 passed, 3 failed, 1 could not run here, 1 need kubernetes")
+    assert table.endswith("4 passed, 3 failed, 4 could not run here, 1 need kubernetes")
     assert "KeyError: 'gone'" in table
 
 
 def test_junit_counts_only_what_ran(course_run) -> None:
     suite = ElementTree.parse(course_run[1] / "junit.xml").getroot()
     counts = [suite.get(name) for name in ("tests", "failures", "errors", "skipped")]
-    assert counts == ["8", "3", "1", "0"]
+    assert counts == ["11", "3", "4", "0"]
     names = [case.get("name") for case in suite.iter("testcase")]
     assert names == [name for name in LESSONS if name != "elsewhere"]
+    assert {case.get("classname") for case in suite.iter("testcase")} == {"jslab.course"}
     (needs,) = suite.iter("property")
     assert (needs.get("name"), needs.get("value")) == ("needs kubernetes", "elsewhere")
     hanging = suite.find("testcase[@name='hangs']/failure")
@@ -171,6 +187,152 @@ def test_the_pages_load_nothing_and_show_everything(course_run) -> None:
     assert "longer than 3 s" in pages["hangs"]
     assert "one &lt;copy&gt;" in pages["index"]
     assert 'href="good.html"' in pages["index"]
+
+
+# What each notebook finds on embedded and on kind; none of them asks for a server.
+ON_BOTH = {
+    "agrees": [VERDICT, "verdict('00.1', True, f'seen on {backend}')"],
+    "judges": [
+        VERDICT,
+        "for exercise in ('00.1', '00.2'):\n    verdict(exercise, backend == 'embedded', 'a <copy>')",
+        "verdict('00.3', False, 'on both')",
+    ],
+    "breaks": [VERDICT, "assert backend == 'embedded', 'not here'", "verdict('00.1', True, 'fine')"],
+    "holds": [
+        "from jslab.errors import LeaseHeldError\nif backend == 'kind':\n    raise LeaseHeldError('held')"
+    ],
+    "elsewhere": ["assert backend == 'kind'"],
+}
+
+
+class OnBoth(NamedTuple):
+    """What ``jslab run`` printed, its exit code and its report."""
+
+    code: int
+    printed: str
+    report: Path
+
+    def row(self, name: str) -> str:
+        """Find a lesson's line in the table, with S for its seconds and single spaces."""
+        table = self.printed.split("\n\n")[1]
+        (found,) = [line for line in table.splitlines() if line.startswith(f"{name} ")]
+        return re.sub(" +", " ", re.sub(r"\b(?!0\d)\d+\.\d\b", "S", found))
+
+
+@pytest.fixture(scope="module")
+def on_both(tmp_path_factory: pytest.TempPathFactory) -> OnBoth:
+    """The notebooks above on two backends, as a person asks for it."""
+    folder = tmp_path_factory.mktemp("both")
+    report = folder / "report"
+    notebooks = [str(notebook(folder, name, sources)) for name, sources in ON_BOTH.items()]
+    named = ["--backend", "embedded", "--backend", "kind", "--backend", "embedded"]
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        code = cli.main(["run", *notebooks, *named, "--jobs", "2", "--report", str(report)])
+    return OnBoth(code, printed.getvalue(), report)
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("agrees", "agrees passed S 1 ✓ passed S 1 ✓ same"),
+        (
+            "judges",
+            "judges passed S 2 ✓ 1 ✗ passed S 3 ✗ differs: 00.1 00.2 ✓ on embedded, ✗ on kind",
+        ),
+        (
+            "breaks",
+            "breaks passed S 1 ✓ FAILED S "
+            "differs: passed on embedded, failed on kind; 00.1 ✓ on embedded, not checked on kind",
+        ),
+        ("holds", "holds passed S CANNOT RUN S not compared: cannot run on kind"),
+        ("elsewhere", "elsewhere kubernetes - passed S only on kind"),
+    ],
+)
+def test_the_parity_table_has_a_row_for_each_lesson(on_both: OnBoth, name: str, row: str) -> None:
+    assert on_both.row(name) == row
+
+
+def test_the_parity_table_is_headed_by_backends_and_followed_by_counts(on_both: OnBoth) -> None:
+    assert on_both.row("lesson") == "lesson needs embedded seconds exercises kind seconds exercises parity"
+    assert "\nembedded: 4 passed, 0 failed, 1 need kubernetes\n" in on_both.printed
+    assert "\nkind: 3 passed, 1 failed, 1 could not run here\n" in on_both.printed
+    assert "\nparity: 1 same, 2 differs, 1 not compared, 1 only on kind\n" in on_both.printed
+    assert "\nbreaks on kind:\n  AssertionError: not here\n" in on_both.printed
+    assert on_both.code == 1
+
+
+def test_a_shared_backend_runs_lessons_one_by_one_and_says_so(on_both: OnBoth) -> None:
+    lines = on_both.printed.splitlines()
+    assert lines.count("kind holds one lesson at a time: there --jobs 2 counts as 1") == 1
+    told = [line for line in lines if re.search(r" on kind: (started|.* in \d)", line)]
+    assert [line.endswith(": started") for line in told] == [True, False] * len(ON_BOTH)
+    assert [line.endswith(" on embedded: started") for line in lines[:2]] == [True, True]
+
+
+def test_notebooks_and_pages_of_several_backends_are_kept_apart(on_both: OnBoth) -> None:
+    kept = {path.relative_to(on_both.report).as_posix() for path in on_both.report.rglob("*.ipynb")}
+    ran = {f"embedded/{name}.ipynb" for name in ON_BOTH if name != "elsewhere"}
+    assert kept == ran | {f"kind/{name}.ipynb" for name in ON_BOTH}
+    for backend in ("embedded", "kind"):
+        page = (on_both.report / backend / "agrees.html").read_text(encoding="utf-8")
+        assert f"seen on {backend}" in page
+        assert 'href="../index.html"' in page
+        assert loads(page) == []
+
+
+def test_the_index_of_several_backends_shows_parity_and_loads_nothing(on_both: OnBoth) -> None:
+    index = (on_both.report / "index.html").read_text(encoding="utf-8")
+    assert loads(index) == []
+    assert index.count('colspan="3"') == 2
+    for told in (
+        '<td class="passed"><b><a href="embedded/judges.html">passed</a></b></td>',
+        '<td class="failed"><b><a href="kind/breaks.html">FAILED</a></b></td>',
+        '<td class="elsewhere"><b>-</b></td>',
+        '<td class="differs"><b>differs: 00.1 00.2 ✓ on embedded, ✗ on kind</b></td>',
+        "only on kind",
+        "<h4>kind</h4><ul><li>✗ 00.1 a &lt;copy&gt;</li>",
+        "<h4>kind</h4><pre>AssertionError: not here",
+        "parity: 1 same, 2 differs",
+    ):
+        assert told in index
+
+
+def test_junit_has_a_case_for_each_lesson_and_backend(on_both: OnBoth) -> None:
+    suite = ElementTree.parse(on_both.report / "junit.xml").getroot()
+    assert [suite.get(name) for name in ("tests", "failures", "errors", "skipped")] == ["9", "1", "1", "0"]
+    cases = {(case.get("classname"), case.get("name")) for case in suite.iter("testcase")}
+    on_kind = {("jslab.course.kind", name) for name in ON_BOTH}
+    assert cases == on_kind | {("jslab.course.embedded", name) for name in ON_BOTH if name != "elsewhere"}
+    properties = {told.get("name"): told.get("value") for told in suite.iter("property")}
+    assert properties["needs kubernetes"] == "elsewhere on embedded"
+    assert properties["parity elsewhere"] == "only on kind"
+    assert (properties["parity agrees"], len(properties)) == ("same", 1 + len(ON_BOTH))
+
+
+@pytest.mark.parametrize(
+    ("statuses", "told"),
+    [
+        (["passed", "passed", "passed"], "same"),
+        (["failed", "failed", "failed"], "same"),
+        (["passed", "failed", "passed"], "differs: passed on embedded, failed on kind, passed on kubernetes"),
+        (["elsewhere", "passed", "passed"], "same on kind and kubernetes"),
+        (["elsewhere", "passed", "failed"], "differs: passed on kind, failed on kubernetes"),
+        (["elsewhere", "passed", "elsewhere"], "only on kind"),
+        (["elsewhere", "elsewhere", "elsewhere"], "needs kubernetes"),
+        (["passed", "cannot", "cannot"], "not compared: cannot run on kind and kubernetes"),
+        (["passed", "cannot", "failed"], "differs: passed on embedded, failed on kubernetes"),
+    ],
+)
+def test_parity_is_told_in_words(tmp_path: Path, statuses: list, told: str) -> None:
+    """Times never count, and what did not run says nothing about a lesson."""
+    one = Lesson("", "one", write_notebook(tmp_path / "one.ipynb", needs="kubernetes"))
+    backends = ["embedded", "kind", "kubernetes"]
+    ran = [
+        Result(one, status, seconds=len(backend), backend=backend)
+        for backend, status in zip(backends, statuses, strict=True)
+    ]
+    assert results.parity(ran) == told
+    assert results.by_lesson(ran) == [tuple(ran)]
 
 
 @pytest.mark.parametrize(
@@ -217,7 +379,7 @@ def test_the_exit_code_tells_a_wrong_lesson_from_a_wrong_machine(statuses: list,
 @pytest.mark.parametrize(("backend", "runs"), [("embedded", False), ("kind", True)])
 def test_what_needs_kubernetes_runs_on_any_kubernetes(tmp_path: Path, backend: str, runs: bool) -> None:
     made = Lesson("", "x", write_notebook(tmp_path / "x.ipynb", "print(backend)", needs="kubernetes"))
-    (result,) = runner.run([made], runner.Options(backend=backend, say=lambda line: None))
+    (result,) = runner.run([made], runner.Options(backends=(backend,), say=lambda line: None))
     assert result.status == ("passed" if runs else "elsewhere")
 
 
@@ -239,7 +401,7 @@ def test_with_solutions_an_unsolved_and_an_unasked_exercise_fail(tmp_path: Path)
 def test_a_notebook_that_cannot_be_run_fails_and_says_why(tmp_path: Path, content: dict, reason: str) -> None:
     file = tmp_path / "odd.ipynb"
     file.write_text(json.dumps(content))
-    (result,) = runner.run([Lesson("", "odd", file)], runner.Options(backend="kind", say=lambda line: None))
+    (result,) = runner.run([Lesson("", "odd", file)], runner.Options(say=lambda line: None))
     assert result.status == "failed"
     assert reason in result.reason
 
