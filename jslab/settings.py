@@ -35,6 +35,8 @@ class Settings:
     """The server image for kind and kubernetes, instead of the manifests' own (JSLAB_IMAGE)."""
     kind_image: str | None = None
     """The node image that a kind cluster is made from, instead of kind's own (JSLAB_KIND_IMAGE)."""
+    kind_cluster: str | None = None
+    """Name of the kind cluster, instead of the one in manifests/kind/cluster.yaml (JSLAB_KIND_CLUSTER)."""
     take_over: bool = field(default=False, compare=False)
     """Whether to take a shared lab that another notebook has."""
     state: Path | None = None
@@ -55,6 +57,7 @@ def read(environ: Mapping[str, str] = os.environ) -> Settings:
         server=_path(environ, "JSLAB_SERVER"),
         image=environ.get("JSLAB_IMAGE") or None,
         kind_image=environ.get("JSLAB_KIND_IMAGE") or None,
+        kind_cluster=environ.get("JSLAB_KIND_CLUSTER") or None,
         state=_path(environ, "JSLAB_STATE"),
     )
 

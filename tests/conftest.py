@@ -23,6 +23,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out, and count as deselected, what is about another backend than this run's."""
     chosen = config.getoption("--backend")
+    if chosen != "embedded":
+        for item in items:
+            # All that goes on in the one shared lab is one group: a single process may hold its lease.
+            alone = item.get_closest_marker("kind") and "shared_lab" not in getattr(item, "fixturenames", ())
+            item.add_marker(pytest.mark.xdist_group(item.module.__name__ if alone else "the lab"))
     others = {"embedded", "kind"} - {chosen}
     elsewhere = [item for item in items if any(item.get_closest_marker(other) for other in others)]
     if elsewhere:

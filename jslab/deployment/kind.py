@@ -61,7 +61,7 @@ class KindDeployment(KubernetesDeployment):
         folder = settings.manifests or course_folder("manifests")
         self._kind_folder = (folder if (folder / "kind").is_dir() else course_folder("manifests")) / "kind"
         self._config = manifest.plain(self._kind_folder / "cluster.yaml")[0]
-        self._name = str(self._config.get("name") or "jslab")
+        self._name = settings.kind_cluster or str(self._config.get("name") or "jslab")
         self._marker: Object | None = None
         self._paused: set[str] = set()
         self._cordoned: dict[str, str] = {}
