@@ -164,8 +164,8 @@ async def check_doors(room: Room) -> str:
         raise Wrong(
             "one-door",
             f"The pod of {first} was deleted, and the client stood outside for {away:.1f} s, until that "
-            "same pod was back. On a node that is lost it would stand there much longer, with two servers at work "
-            "that it does not know of.",
+            "same pod was back. On a node that is lost it would stand there much longer, with two servers at "
+            "work that it does not know of.",
         )
     return f"The pod of {first} was deleted; the client was in again by {second} after {away:.1f} s."
 

@@ -11,6 +11,7 @@ import asyncio
 import functools
 import json
 import os
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -83,6 +84,7 @@ class Cluster:
         """Seconds to connect and to wait for an answer, of ``ask`` and what is made of it."""
         self._config = config
         self._dynamic: DynamicClient | None = None
+        self._making = threading.Lock()
 
     def beside(self, namespace: str) -> Cluster:
         """Return another namespace of the same cluster."""
@@ -278,14 +280,15 @@ class Cluster:
         return str(answer.data.decode(errors="replace"))
 
     def _client(self) -> DynamicClient:
-        if self._dynamic is None:
-            from kubernetes.dynamic import DynamicClient
+        with self._making:  # calls come from several threads at once
+            if self._dynamic is None:
+                from kubernetes.dynamic import DynamicClient
 
-            # No discovery: it would write what it finds to a file, and the kinds above are known.
-            self._dynamic = DynamicClient(  # type: ignore[no-untyped-call]
-                self._new_client(), discoverer=lambda *_: None
-            )
-        return self._dynamic
+                # No discovery: it would write what it finds to a file, and the kinds above are known.
+                self._dynamic = DynamicClient(  # type: ignore[no-untyped-call]
+                    self._new_client(), discoverer=lambda *_: None
+                )
+            return self._dynamic
 
     def _new_client(self) -> ApiClient:
         import urllib3
@@ -374,11 +377,15 @@ def _hang_up_quietly(forward: Any) -> None:
     receive = forward.websocket.recv_data_frame
 
     def quiet(*arguments: Any) -> Any:
+        # The thread forgets a socket that the other side has closed, and never closes it itself.
         try:
-            return receive(*arguments)
+            frame = receive(*arguments)
         except (OSError, websocket.WebSocketException) as err:
-            forward.websocket.shutdown()  # the thread only lets go of it
+            forward.websocket.shutdown()
             raise websocket.WebSocketConnectionClosedException(str(err)) from err
+        if not forward.websocket.connected:
+            forward.websocket.shutdown()
+        return frame
 
     forward.websocket.recv_data_frame = quiet
 

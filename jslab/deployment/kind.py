@@ -76,8 +76,6 @@ class KindDeployment(KubernetesDeployment):
                 return
             if not await self._half_made(nodes):
                 await self._wake(nodes, say)
-                if self._marker is None:
-                    raise self._not_ours()
             say(f"deleting the kind cluster {self._name}")
             await self._delete()
 
@@ -134,8 +132,6 @@ class KindDeployment(KubernetesDeployment):
                 await self._create(say)
             else:
                 await self._wake(nodes, say)
-        if self._marker is None:
-            raise self._not_ours()
 
     @contextlib.asynccontextmanager
     async def _alone(self, say: Say) -> AsyncIterator[None]:
@@ -208,26 +204,39 @@ class KindDeployment(KubernetesDeployment):
             while await self._nodes():
                 await tools.run("kind", *arguments, timeout=DELETING)
         self._intent.unlink(missing_ok=True)
+        self._disconnect()
+
+    def _disconnect(self) -> None:
+        if self._cluster is not None:
+            self._cluster.close()
         self._cluster, self._marker = None, None
 
     async def _connect(self) -> None:
         """Connect to the API server, and see whether the cluster is ours."""
+        self._disconnect()
         self._cluster = await self.credentials()
         found = await self.cluster.get("ConfigMap", MARKER, namespace=MARKER_SPACE)
         self._marker = found if found and is_ours(found) else None
 
     async def _wake(self, nodes: Mapping[str, str], say: Say) -> None:
-        """Connect; start node containers that were stopped before, as by a restart of the machine."""
+        """Connect, and start node containers that were stopped before, as by a restart of the machine.
+
+        Raises ClusterError when the cluster is not ours.
+        """
         stopped = [name for name, state in nodes.items() if state in ("exited", "created")]
         if nodes.get(self._control_plane) == "paused":
             await tools.run("docker", "unpause", self._control_plane)
         elif self._control_plane not in stopped:
             await self._connect()
+            if self._marker is None:
+                raise self._not_ours()
         if stopped:
             say(f"starting the stopped nodes {', '.join(stopped)}")
             await tools.run("docker", "start", *stopped, timeout=60)
-        if self._cluster is None:
+        if self._cluster is None:  # it is just waking up, and could not be asked before
             await self._until_connected()
+            if self._marker is None:
+                raise self._not_ours()
 
     async def _until_connected(self) -> None:
         """Connect to an API server that is just starting: its answers may be errors at first."""
@@ -278,10 +287,12 @@ class KindDeployment(KubernetesDeployment):
     async def _half_made(self, nodes: Mapping[str, str]) -> bool:
         """Tell whether this is a cluster of ours that was not finished: it has the ports that we chose."""
         intended = self._intended()
-        if not nodes or intended is None:
+        if not nodes:
             return False
-        if not self._started(nodes):
+        if not self._started(nodes):  # docker may make a node after the kind that asked for it was ended
             return True
+        if intended is None:
+            return False
         bound = {int(port or 0) for port in (await self._bound()).values()}
         return set(intended.get("ports", ())) <= bound
 

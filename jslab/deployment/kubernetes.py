@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from jslab.deployment import Json, Say, Server, diagnosis, health, lease, manifest, rights, rollout, tools
-from jslab.deployment.cluster import FORBIDDEN, Cluster, Object, RefusalError
+from jslab.deployment.cluster import FORBIDDEN, UNAUTHORIZED, Cluster, Object, RefusalError
 from jslab.deployment.forward import Forward
 from jslab.deployment.lease import Lease
 from jslab.errors import ClusterError, DeploymentError, SettingsError
@@ -283,16 +284,18 @@ class KubernetesDeployment:
             raise rollout.not_ours(self.cluster)
         await self._check_rights(rights.REMOVE)
         say(f"deleting the namespace {self.cluster.namespace}")
-        # Servers that nobody will miss need no lame duck.
-        for pod in await self.cluster.find("Pod"):
-            await self.cluster.delete("Pod", diagnosis.name_of(pod), grace=0)
+        pods = await self.cluster.find("Pod")
         await self.cluster.delete("Namespace", self.cluster.namespace)
+        # Servers that nobody will miss need no lame duck, and now nobody makes them anew.
+        for pod in pods:
+            with contextlib.suppress(RefusalError):  # the role that lets us may be gone already
+                await self.cluster.delete("Pod", diagnosis.name_of(pod), grace=0)
 
         async def gone() -> bool:
             try:
                 return await self.cluster.get("Namespace", self.cluster.namespace) is None
             except RefusalError as err:
-                if err.status == FORBIDDEN:
+                if err.status in (UNAUTHORIZED, FORBIDDEN):
                     say("the role that lets you look was in it and is gone; Kubernetes deletes the rest")
                     return True
                 raise

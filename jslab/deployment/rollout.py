@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jslab.deployment import Say, diagnosis
@@ -99,9 +99,9 @@ async def _immutable(cluster: Cluster, body: Object, err: RefusalError) -> Clust
     except RefusalError:
         return err
     changed = [
-        f"spec.{field}: the cluster has {_short(has.get(field))}, the manifest {_short(wants.get(field))}"
+        f"{path}: the cluster has {_short(there)}, the manifest {_short(asked)}"
         for field in IMMUTABLE
-        if has.get(field) != wants.get(field)
+        for path, there, asked in _differences(f"spec.{field}", has.get(field), wants.get(field))
     ]
     if not changed:
         return err
@@ -114,8 +114,20 @@ async def _immutable(cluster: Cluster, body: Object, err: RefusalError) -> Clust
     )
 
 
+def _differences(path: str, has: Any, wants: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Find the places, as deep as can be, where two values differ."""
+    if isinstance(has, dict) and isinstance(wants, dict):
+        for key in {**has, **wants}:
+            yield from _differences(f"{path}.{key}", has.get(key), wants.get(key))
+    elif isinstance(has, list) and isinstance(wants, list) and len(has) == len(wants):
+        for number, (one, other) in enumerate(zip(has, wants, strict=True)):
+            yield from _differences(f"{path}[{number}]", one, other)
+    elif has != wants:
+        yield path, has, wants
+
+
 def _short(value: Any) -> str:
-    text = json.dumps(value)
+    text = "nothing" if value is None else json.dumps(value)
     return text if len(text) < 160 else f"{text[:157]}..."
 
 

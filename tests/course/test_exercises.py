@@ -52,6 +52,16 @@ CASES = [
 ]
 
 
+def where(exercise: Exercise) -> pytest.MarkDecorator:
+    """Checks look at servers, which are the same everywhere, or at pods: each is tried on one backend."""
+    return pytest.mark.kind if definition.lesson_of(exercise.number).needs_pods else pytest.mark.embedded
+
+
+ON_THEIR_BACKEND = [
+    pytest.param(exercise, id=number, marks=where(exercise)) for number, exercise in EXERCISES.items()
+]
+
+
 @pytest.fixture(scope="module")
 def measured() -> coverage.Coverage:
     """Measures the branches of the lessons' files, when it is told to."""
@@ -95,7 +105,7 @@ def look(desk: Lab, measured: coverage.Coverage) -> Look:
     return look
 
 
-@pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
+@pytest.mark.parametrize("exercise", ON_THEIR_BACKEND)
 async def test_a_blank_exercise_is_not_solved_and_says_so(look: Look, exercise: Exercise) -> None:
     verdict = await look(exercise)
     assert not verdict.ok
@@ -103,7 +113,8 @@ async def test_a_blank_exercise_is_not_solved_and_says_so(look: Look, exercise: 
 
 
 @pytest.mark.parametrize(
-    ("exercise", "case"), [(case.exercise, case) for case in CASES], ids=[case.name for case in CASES]
+    ("exercise", "case"),
+    [pytest.param(case.exercise, case, id=case.name, marks=where(case.exercise)) for case in CASES],
 )
 async def test_a_wrong_answer_gets_its_diagnosis(
     desk: Lab, look: Look, exercise: Exercise, case: Case
@@ -115,7 +126,7 @@ async def test_a_wrong_answer_gets_its_diagnosis(
     assert again.key == first.key, "looking changed something"
 
 
-@pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
+@pytest.mark.parametrize("exercise", ON_THEIR_BACKEND)
 async def test_the_solution_is_accepted_also_after_a_look(desk: Lab, look: Look, exercise: Exercise) -> None:
     await look(exercise)
     await desk.solve(exercise.number)
@@ -178,7 +189,13 @@ def check_bodies(file: Path, checks: set[str]) -> set[int]:
     return {line for node in nodes for line in range(node.body[0].lineno, (node.end_lineno or 0) + 1)}
 
 
-@pytest.mark.parametrize("lesson", definition.numbers())
+@pytest.mark.parametrize(
+    "lesson",
+    [
+        pytest.param(number, marks=where(next(iter(definition.load(number).exercises.values()))))
+        for number in definition.numbers()
+    ],
+)
 def test_every_branch_of_every_check_was_taken(
     measured: coverage.Coverage, lesson: str, tmp_path: Path
 ) -> None:

@@ -37,9 +37,9 @@ async def space(context: str) -> AsyncIterator[Callable[[str], str]]:
         return given[-1]
 
     yield name
-    for namespace in given:
-        support.kubectl("delete", "pod", "--all", "-n", namespace, "--force", "--grace-period=0", check=False)
     support.kubectl("delete", "namespace", *given, "--ignore-not-found", "--wait=false")
+    for namespace in given:  # now nobody makes them anew
+        support.kubectl("delete", "pod", "--all", "-n", namespace, "--force", "--grace-period=0", check=False)
     until(lambda: not set(given) & set(_namespaces()), 90)
 
 

@@ -52,6 +52,14 @@ class Deployed:
             support.manifests(folder, *QUICK, *edits)
         return KubernetesDeployment(support.plain(**self._names, manifests=folder))
 
+    async def install(self, name: str, *edits: Edit) -> None:
+        """Bring the deployment to what edited manifests say."""
+        lab = self.with_manifests(name, *edits)
+        try:
+            await lab.install(print)
+        finally:
+            await lab.down()
+
     @property
     def plain(self) -> KubernetesDeployment:
         return KubernetesDeployment(self.settings)
@@ -83,21 +91,23 @@ async def deployed(
         for name, value in variables.items():
             patch.setenv(name, value)
         made = Deployed(support.plain(namespace, context=context), folder, variables)
-        await made.with_manifests("quick").install(print)
+        await made.install("quick")
         yield made
 
 
 async def test_installing_again_is_quick_and_changes_nothing(deployed: Deployed) -> None:
     before = support.everything(deployed.namespace)
     begun = time.monotonic()
-    await deployed.with_manifests("quick").install(print)
+    await deployed.install("quick")
     assert time.monotonic() - begun < 10
     assert _without_events(support.everything(deployed.namespace)) == _without_events(before)
 
 
 async def test_the_api_server_takes_the_manifests_as_they_are(deployed: Deployed) -> None:
     before = support.everything(deployed.namespace)
-    await deployed.plain.plan()
+    lab = deployed.plain
+    await lab.plan()
+    await lab.down()
     assert _without_events(support.everything(deployed.namespace)) == _without_events(before)
 
 
@@ -106,11 +116,11 @@ async def test_the_api_server_takes_the_manifests_as_they_are(deployed: Deployed
     [
         (
             ("statefulset.yaml", "podManagementPolicy: Parallel", "podManagementPolicy: OrderedReady"),
-            ["spec.podManagementPolicy", '"Parallel"', '"OrderedReady"', "--cascade=orphan"],
+            ["spec.podManagementPolicy: the cluster", '"Parallel"', '"OrderedReady"', "--cascade=orphan"],
         ),
         (
             ("statefulset.yaml", "storage: 2Gi", "storage: 3Gi"),
-            ["spec.volumeClaimTemplates", "jslab down", "with its data"],
+            ["spec.volumeClaimTemplates[0].spec.resources", '"2Gi"', '"3Gi"', "jslab down", "with its data"],
         ),
     ],
     ids=["policy", "claims"],
@@ -120,14 +130,14 @@ async def test_a_field_that_nobody_can_change_is_named_with_the_remedy(
 ) -> None:
     before = support.everything(deployed.namespace)
     with pytest.raises(ClusterError) as caught:
-        await deployed.with_manifests(edit[2].replace(" ", ""), edit).install(print)
+        await deployed.install(edit[2].replace(" ", ""), edit)
     for word in ["the StatefulSet nats", *words]:
         assert word in str(caught.value)
     assert _without_events(support.everything(deployed.namespace)) == _without_events(before)
 
 
 async def test_another_configuration_rolls_through_one_server_at_a_time(deployed: Deployed) -> None:
-    installing = asyncio.ensure_future(deployed.with_manifests("other", OTHER_CONFIG).install(print))
+    installing = asyncio.ensure_future(deployed.install("other", OTHER_CONFIG))
     fewest = 3
     while not installing.done():
         shown = await asyncio.to_thread(
@@ -206,7 +216,8 @@ async def test_two_notebooks_at_once(deployed: Deployed) -> None:
     finally:
         for lab in (first, second, third):
             await lab.down()
-    assert not await third.holder()
+    held = ("get", "lease", "jslab-lesson", "-n", deployed.namespace, "-o", "jsonpath={.spec.holderIdentity}")
+    assert support.kubectl(*held) == ""
 
 
 KERNEL = """
