@@ -133,6 +133,7 @@ def answer(call: Callable[[], T]) -> T:
 
 
 def docker(sight: Sight) -> list[Finding]:
+    """Look for Docker, and ask its daemon who it is."""
     from jslab.deployment import tools
 
     if shutil.which("docker") is None:
@@ -159,6 +160,7 @@ def _docker_remedy(err: ToolError) -> str:
 
 
 def kind(sight: Sight) -> list[Finding]:
+    """Look for the program kind."""
     from jslab.deployment import tools
 
     if shutil.which("kind") is None:
@@ -173,6 +175,7 @@ def kind(sight: Sight) -> list[Finding]:
 
 
 def ports(sight: Sight) -> list[Finding]:
+    """Ask who answers at the doors of the cluster, or whether there are ports free for them."""
     from jslab.deployment import ports as doors
 
     assert sight.found is not None
@@ -217,6 +220,7 @@ def _greeting(port: int) -> str:
 
 
 def memory(sight: Sight) -> list[Finding]:
+    """Hold the free memory against what the nodes take."""
     from jslab.deployment import tools
 
     amounts = [free_memory()]
@@ -236,6 +240,7 @@ def memory(sight: Sight) -> list[Finding]:
 
 
 def inotify(_: Sight) -> list[Finding]:
+    """Hold the limits on inotify against what four nodes take."""
     limits = {name: int((INOTIFY / name).read_text()) for name in ADVISED}
     seen = ", ".join(f"{name} {number}" for name, number in limits.items())
     advised = " ".join(f"fs.inotify.{name}={max(limits[name], least)}" for name, least in ADVISED.items())
@@ -249,6 +254,7 @@ def inotify(_: Sight) -> list[Finding]:
 
 
 def node_image(sight: Sight) -> list[Finding]:
+    """Look whether Docker has the node image that is named."""
     from jslab.deployment import tools
 
     chosen = sight.settings.kind_image
@@ -267,6 +273,7 @@ def node_image(sight: Sight) -> list[Finding]:
 
 
 def server_image(sight: Sight) -> list[Finding]:
+    """Say where the nodes get the server's image from."""
     from jslab import settings
     from jslab.deployment import manifest
 

@@ -93,7 +93,11 @@ class Cluster:
     @property
     def kubectl(self) -> str:
         """How the command line would begin that speaks of this namespace."""
-        return f"kubectl --context {self.context} -n {self.namespace}"
+        # The credentials of a kind cluster of ours are in no kubeconfig until somebody wants them there.
+        first = (
+            f"kind export kubeconfig --name {self.context.removeprefix('kind-')}; " if self._config else ""
+        )
+        return f"{first}kubectl --context {self.context} -n {self.namespace}"
 
     async def get(self, kind: str, name: str, *, namespace: str | None = None) -> Object | None:
         """Return an object such as ``("Pod", "nats-0")``, None when there is none."""
@@ -316,6 +320,7 @@ class Cluster:
     def _translated(self, what: str, call: Callable[[], T]) -> T:
         """Make a call, and turn the package's errors into ours."""
         import urllib3.exceptions
+        import yaml
         from kubernetes.client import ApiException
         from kubernetes.config import ConfigException
 
@@ -325,7 +330,7 @@ class Cluster:
             if not err.status:
                 raise self._unreachable(err.reason) from err
             raise self._refusal(what, err) from err
-        except ConfigException as err:
+        except (ConfigException, yaml.YAMLError) as err:
             raise ClusterError(
                 f"the context {self.context} cannot be used",
                 seen=str(err),
@@ -335,11 +340,17 @@ class Cluster:
             raise self._unreachable(getattr(err, "reason", None) or err) from err
 
     def _unreachable(self, seen: object) -> ClusterError:
+        if "CERTIFICATE_VERIFY_FAILED" in str(seen):
+            return ClusterError(
+                f"what answers for the context {self.context} is not the cluster of your kubeconfig",
+                seen=str(seen),
+                do="a proxy in between, or a cluster made anew: get its credentials again",
+            )
         return ClusterError(
             f"the API server of the context {self.context} cannot be reached",
             seen=str(seen),
-            do=f"does `kubectl --context {self.context} get nodes` answer? Start the cluster or connect to "
-            "its network, and try again",
+            do=f"does `{self.kubectl} get pods` answer? Start the cluster or connect to its network, and try "
+            "again",
         )
 
     def _refusal(self, what: str, err: Any) -> RefusalError:

@@ -361,15 +361,14 @@ class KindDeployment(KubernetesDeployment):
         if await self._image() == wanted:
             return
         say(f"loading {wanted} into the nodes")
-        made = await image.build(program, wanted.rpartition(":")[2])
-        try:
-            workers = [name for name in await self._nodes() if not name.endswith("-control-plane")]
-            nodes = ",".join(workers) or f"{self._name}-control-plane"
-            arguments = ("load", "docker-image", made, "--name", self._name, "--nodes", nodes)
+        with tempfile.TemporaryDirectory(prefix="jslab-image-") as folder:
+            archive = Path(folder) / "image.tar"
+            await asyncio.to_thread(image.write, program, wanted.rpartition(":")[2], archive)
+            workers = [name for name in await self._nodes() if name != self._control_plane]
+            nodes = ",".join(workers) or self._control_plane
+            arguments = ("load", "image-archive", str(archive), "--name", self._name, "--nodes", nodes)
             await tools.run("kind", *arguments, timeout=LOADING)
-        finally:
-            await image.remove(made)
-        body = {"data": {"image": made}}
+        body = {"data": {"image": wanted}}
         self._marker = await self.cluster.patch("ConfigMap", MARKER, body, namespace=MARKER_SPACE)
 
     # -- addresses

@@ -59,9 +59,12 @@ class KubernetesDeployment:
         try:
             await self._reach(make=True, say=print)
             await self._check_rights(rights.LESSON)
-            if not await self._installed() or self._settings.manifests is not None:
+            joins = await self._installed()
+            if not joins:
                 await self.install(print)
             self._lease = await Lease.take(self.cluster, self.backend, take_over=self._settings.take_over)
+            if joins and self._settings.manifests is not None:
+                await self.install(print)
             await self._undo_faults()
             await self.ready(self._settings.timeout)
             await self.open()
@@ -239,7 +242,9 @@ class KubernetesDeployment:
             wanted = rights.install(body["kind"] for body in self._objects())
             await self._check_rights([*wanted, *([rights.MAKE_NAMESPACE] if space is None else [])])
         await rollout.claim_namespace(self.cluster, say)
-        await self._undo_faults()
+        # What another notebook has broken on purpose is its own business.
+        if self._lease is not None or not await self.holder():
+            await self._undo_faults()
         await rollout.apply(self.cluster, self._objects(), await self._image())
 
     async def finish(self, say: Say, timeout: float = ROLLOUT) -> None:

@@ -93,8 +93,8 @@ class Lease:
 
 
 def describe(lease: Object | None) -> str:
-    """Say who holds a lease and since when; empty when nobody does."""
-    if lease is None or not _holder(lease):
+    """Say who holds a lease and since when; empty when nobody does, or nobody who is alive."""
+    if lease is None or not _holder(lease) or _surely_dead(lease):
         return ""
     since = _time(lease["spec"].get("acquireTime"))
     return f"{_holder(lease).rpartition(' ')[0]}, since {since:%H:%M:%S} UTC on {since:%d %B}"
@@ -102,7 +102,7 @@ def describe(lease: Object | None) -> str:
 
 async def _lapsed(cluster: Cluster, found: Object, backend: str) -> Object | None:
     """Return the lease once its holder has shown no sign of life for its duration; raise when it does."""
-    if (_utc() - _time(found["spec"].get("renewTime"))).total_seconds() > SURELY_DEAD:
+    if _surely_dead(found):
         return found
     started = time.monotonic()
     latest: Object | None = found
@@ -161,6 +161,10 @@ def _version(found: Object) -> dict[str, str]:
 
 def _same(one: Object, other: Object) -> bool:
     return bool(one["metadata"]["resourceVersion"] == other["metadata"]["resourceVersion"])
+
+
+def _surely_dead(lease: Object) -> bool:
+    return (_utc() - _time(lease["spec"].get("renewTime"))).total_seconds() > SURELY_DEAD
 
 
 def _holder(lease: Object) -> str:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import nbformat
 import pytest
 
-from jslab import course, reports, runner
+from jslab import course, reports, results, runner
 from jslab.deployment import SHARED
 from jslab.exercises import definition
 from jslab.results import Result, Verdict, verdicts
@@ -24,6 +24,8 @@ LESSONS = {lesson.label: lesson for lesson in course.lessons()}
 
 # Seconds that a lesson may take: on embedded, and on a shared backend, where a killed server is a new pod.
 LONGEST, LONGEST_SHARED = 60, 120
+# Lessons mostly wait for servers: more than one fits on a processor. A shared backend has one at a time.
+JOBS = 4
 # Lessons that may take longer there: 02 deploys what the others find deployed.
 LONGER = {"02": 180}
 
@@ -39,15 +41,20 @@ def chosen(backend: str) -> list[str]:
     ]
 
 
+def doubly(backend: str) -> list[str]:
+    """Name the lessons to run with their cells twice: on a shared backend those that run nowhere else."""
+    return [label for label in chosen(backend) if backend not in SHARED or LESSONS[label].needs]
+
+
 def longest(backend: str, label: str) -> int:
     if backend not in SHARED:
         return LONGEST
     return LONGER.get(LESSONS[label].number, LONGEST_SHARED)
 
 
-def jobs(backend: str) -> int:
-    """Lessons mostly wait for servers: more than one fits on a processor, where each has its own servers."""
-    return 1 if backend in SHARED else 4
+def compared(backend: str) -> tuple[str, ...]:
+    """A shared backend is held against embedded, lesson by lesson."""
+    return ("embedded", backend) if backend in SHARED else (backend,)
 
 
 def patience(backend: str) -> int:
@@ -60,22 +67,29 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "label" in metafunc.fixturenames:
         backend = metafunc.config.getoption("--backend")
         limit = pytest.mark.timeout(patience(backend))
-        metafunc.parametrize("label", [pytest.param(label, marks=limit) for label in chosen(backend)])
+        labels = doubly(backend) if "twice" in metafunc.fixturenames else chosen(backend)
+        metafunc.parametrize("label", [pytest.param(label, marks=limit) for label in labels])
 
 
 @pytest.fixture(scope="module")
-def solved(backend: str) -> dict[str, Result]:
+def ran(backend: str) -> list[Result]:
     """The course run by jslab's own runner, with the solutions where the learner would write."""
     labels = chosen(backend)
     options = runner.Options(
-        backends=(backend,),
+        backends=compared(backend),
         solutions=True,
-        jobs=jobs(backend),
+        jobs=JOBS,
         cell_timeout=max(longest(backend, label) for label in labels),
     )
-    ran = runner.run([LESSONS[label] for label in labels], options, REPORTS)
-    print(reports.table(ran))
-    return {result.lesson.label: result for result in ran}
+    found = runner.run([LESSONS[label] for label in labels], options, REPORTS)
+    print(reports.table(found))
+    return found
+
+
+@pytest.fixture(scope="module")
+def solved(ran: list[Result], backend: str) -> dict[str, Result]:
+    """How each lesson went on this run's backend."""
+    return {result.lesson.label: result for result in ran if result.backend == backend}
 
 
 class Twice(NamedTuple):
@@ -103,8 +117,8 @@ def twice(backend: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, T
         complaint = reports.plain(nbmake.stdout + nbmake.stderr) if nbmake.returncode else ""
         return Twice(complaint, verdicts(nbformat.read(notebook, as_version=4)))
 
-    labels = chosen(backend)
-    with ThreadPoolExecutor(jobs(backend)) as pool:
+    labels = doubly(backend)
+    with ThreadPoolExecutor(1 if backend in SHARED else JOBS) as pool:
         return dict(zip(labels, pool.map(run, labels), strict=True))
 
 
@@ -143,5 +157,12 @@ def test_a_lessons_own_solutions_solve_it(label: str, backend: str, solved: dict
 
 
 def test_a_lessons_page_loads_nothing(label: str, solved: dict[str, Result]) -> None:
-    assert solved[label].notebook is not None
-    assert loads((REPORTS / f"{label}.html").read_text(encoding="utf-8")) == []
+    notebook = solved[label].notebook
+    assert notebook is not None
+    assert loads(notebook.with_suffix(".html").read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.kind
+def test_a_lesson_is_the_same_on_embedded_or_needs_pods(label: str, ran: list[Result]) -> None:
+    verdict = results.parity([result for result in ran if result.lesson.label == label])
+    assert verdict == ("only on kind" if LESSONS[label].needs else "same")

@@ -16,7 +16,8 @@ from jslab import settings
 from jslab.deployment import binary, image
 from jslab.settings import Settings
 
-CLUSTER = "jslab"
+# The cluster that this run is about; see `make test-kind`.
+CLUSTER = os.environ.get("JSLAB_KIND_CLUSTER", "jslab")
 CONTEXT = f"kind-{CLUSTER}"
 # What the workers of a cluster have that was made with --offline.
 IMAGE = image.name(binary.version(binary.find(None)))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from jslab import doctor_cluster
+from tests.kind import support
 
 pytestmark = pytest.mark.kind
 
@@ -24,13 +25,13 @@ def levels(backend: str) -> dict[str, str]:
 def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A kubeconfig with the kind cluster's own credentials, in a context that is chosen."""
     told = subprocess.run(
-        ["kind", "get", "kubeconfig", "--name", "jslab"], capture_output=True, text=True, check=True
+        ["kind", "get", "kubeconfig", "--name", support.CLUSTER], capture_output=True, text=True, check=True
     )
     file = tmp_path / "config"
     file.touch(mode=0o600)
     file.write_text(told.stdout)
     monkeypatch.setenv("KUBECONFIG", str(file))
-    monkeypatch.setenv("JSLAB_CONTEXT", "kind-jslab")
+    monkeypatch.setenv("JSLAB_CONTEXT", support.CONTEXT)
     return file
 
 

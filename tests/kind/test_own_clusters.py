@@ -40,7 +40,8 @@ class Own:
 
     def jslab(self, *arguments: str) -> subprocess.Popen[str]:
         """Start a command about this cluster."""
-        return support.jslab(*arguments, "--backend", "kind", JSLAB_MANIFESTS=str(self.manifests))
+        named = {"JSLAB_MANIFESTS": str(self.manifests), "JSLAB_KIND_CLUSTER": self.name}
+        return support.jslab(*arguments, "--backend", "kind", **named)
 
     def ran(self, *arguments: str, seconds: float = 120) -> tuple[int, str]:
         """Run a command about this cluster to its end; return its exit code and what it wrote."""
@@ -179,7 +180,10 @@ def test_status_of_a_cluster_that_works(own: Own) -> None:
     assert [server["state"] for server in shown["servers"]] == ["running"] * 3
 
 
-async def test_a_lost_pod_and_a_lost_node_cost_nothing_that_was_acknowledged(own: Own) -> None:
+async def test_a_lost_pod_and_a_lost_node_cost_nothing_that_was_acknowledged(
+    own: Own, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JSLAB_KIND_CLUSTER", own.name)
     async with start("kind", manifests=own.manifests, timeout=60) as lab:
         await lab.js.add_stream(name="KEPT", subjects=["kept"], num_replicas=3)
         acked = [await _publish(lab, number) for number in range(50)]
