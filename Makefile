@@ -29,7 +29,7 @@ test-kind: $(TOOLS) ## run contract, lessons and what only a cluster can show on
 	@trap '$(PY) -m jslab down --backend kind --yes' EXIT; trap 'exit 130' INT TERM; \
 	$(PY) -m jslab up --backend kind --offline && $(PY) -m jslab up --backend kind --offline && \
 	$(PY) -m pytest -p tests.no_skips -n 2 --dist loadgroup --durations=15 --backend kind \
-	  tests/kind tests/course tests/contract $(ARGS)
+	  tests/contract tests/course tests/kind $(ARGS)
 
 lint: $(TOOLS) lint-notebooks ## check style, types, notebooks and the order of imports
 	@$(VENV)/bin/ruff check .

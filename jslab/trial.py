@@ -15,7 +15,7 @@ from pathlib import Path
 
 from jslab import views
 from jslab.deployment import Deployment, Server, diagnosis, rollout
-from jslab.deployment.cluster import OURS, Cluster, Object
+from jslab.deployment.cluster import FORBIDDEN, OURS, Cluster, Object, RefusalError
 from jslab.deployment.kubernetes import KubernetesDeployment
 from jslab.errors import DeploymentError, ManifestError, UnsupportedError
 from jslab.settings import course_folder
@@ -208,7 +208,12 @@ async def remove_all(parent: Deployment, name: str | None = None) -> None:
 
 
 async def _spaces(parent: KubernetesDeployment) -> list[Object]:
-    ours = await parent.cluster.find("Namespace", OURS)
+    try:
+        ours = await parent.cluster.find("Namespace", OURS)
+    except RefusalError as err:
+        if err.status == FORBIDDEN:  # whoever may not list namespaces has made none
+            return []
+        raise
     beside = f"{parent.cluster.namespace}-"
     return [
         space

@@ -20,14 +20,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out, and count as deselected, what is about another backend than this run's."""
     chosen = config.getoption("--backend")
     if chosen != "embedded":
         for item in items:
-            # All that goes on in the one shared lab is one group: a single process may hold its lease.
-            alone = item.get_closest_marker("kind") and "shared_lab" not in getattr(item, "fixturenames", ())
-            item.add_marker(pytest.mark.xdist_group(item.module.__name__ if alone else "the lab"))
+            # One process at a time may hold the shared lab's lease, and others would see its nodes break.
+            own = item.get_closest_marker("own_cluster")
+            item.add_marker(pytest.mark.xdist_group("a cluster of its own" if own else "the shared cluster"))
     others = {"embedded", "kind"} - {chosen}
     elsewhere = [item for item in items if any(item.get_closest_marker(other) for other in others)]
     if elsewhere:

@@ -19,7 +19,7 @@ import yaml
 
 from jslab.deployment import Say, binary, diagnosis, image, manifest, ports, process, rights, tools
 from jslab.deployment.cluster import OURS, Cluster, Object
-from jslab.deployment.kubernetes import KUBECTL, KubernetesDeployment
+from jslab.deployment.kubernetes import KUBECTL, ROLLOUT, KubernetesDeployment
 from jslab.deployment.rollout import is_ours
 from jslab.errors import ClusterError, DeploymentError, ManifestError, PortTakenError, ToolError
 from jslab.settings import Settings, course_folder, state_dir
@@ -112,6 +112,37 @@ class KindDeployment(KubernetesDeployment):
         where = ("--kubeconfig", "/etc/kubernetes/admin.conf", "-n", namespace or self.cluster.namespace)
         inside = ("exec", f"{self._name}-control-plane", "kubectl", *where)
         return await tools.run("docker", *inside, *arguments, timeout=KUBECTL)
+
+    async def finish(self, say: Say, timeout: float = ROLLOUT) -> None:
+        """Wait until the nodes are ready, and then until the servers work as one cluster.
+
+        Raises ClusterError with the cause, NotReadyError.
+        """
+        await self._until_nodes_are_ready(say)
+        await super().finish(say, timeout)
+
+    async def _until_nodes_are_ready(self, say: Say) -> None:
+        """A node that is just joining takes no pods, which is no reason to call pods unschedulable."""
+        missing: list[str] = []
+
+        async def all_ready() -> bool:
+            nonlocal missing
+            found = {diagnosis.name_of(node): node for node in await self.cluster.find("Node")}
+            said = missing
+            missing = [name for name in await self._nodes() if not diagnosis.ready(found.get(name))]
+            if missing and missing != said:
+                say(f"waiting for the nodes {', '.join(missing)}")
+            return not missing
+
+        await until(
+            all_ready,
+            what=f"the nodes of the kind cluster {self._name} to become ready",
+            timeout=STARTING,
+            every=0.3,
+            seen=lambda: f"not ready: {', '.join(missing)}",
+            do=f"{self.cluster.kubectl} describe nodes says more; jslab doctor --backend kind, too",
+            error=ClusterError,
+        )
 
     async def _reach(self, *, make: bool, say: Say, offline: bool = False) -> None:
         if self._cluster is None:

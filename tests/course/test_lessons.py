@@ -14,7 +14,7 @@ from typing import NamedTuple
 import nbformat
 import pytest
 
-from jslab import course, reports, results, runner
+from jslab import course, reports, runner
 from jslab.deployment import SHARED
 from jslab.exercises import definition
 from jslab.results import Result, Verdict, verdicts
@@ -41,8 +41,8 @@ def chosen(backend: str) -> list[str]:
     ]
 
 
-def doubly(backend: str) -> list[str]:
-    """Name the lessons to run with their cells twice: on a shared backend those that run nowhere else."""
+def as_they_are(backend: str) -> list[str]:
+    """Name the lessons to run without solutions: on a shared backend those that run nowhere else."""
     return [label for label in chosen(backend) if backend not in SHARED or LESSONS[label].needs]
 
 
@@ -50,11 +50,6 @@ def longest(backend: str, label: str) -> int:
     if backend not in SHARED:
         return LONGEST
     return LONGER.get(LESSONS[label].number, LONGEST_SHARED)
-
-
-def compared(backend: str) -> tuple[str, ...]:
-    """A shared backend is held against embedded, lesson by lesson."""
-    return ("embedded", backend) if backend in SHARED else (backend,)
 
 
 def patience(backend: str) -> int:
@@ -67,29 +62,23 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "label" in metafunc.fixturenames:
         backend = metafunc.config.getoption("--backend")
         limit = pytest.mark.timeout(patience(backend))
-        labels = doubly(backend) if "twice" in metafunc.fixturenames else chosen(backend)
+        labels = as_they_are(backend) if "twice" in metafunc.fixturenames else chosen(backend)
         metafunc.parametrize("label", [pytest.param(label, marks=limit) for label in labels])
 
 
 @pytest.fixture(scope="module")
-def ran(backend: str) -> list[Result]:
+def solved(backend: str) -> dict[str, Result]:
     """The course run by jslab's own runner, with the solutions where the learner would write."""
     labels = chosen(backend)
     options = runner.Options(
-        backends=compared(backend),
+        backends=(backend,),
         solutions=True,
         jobs=JOBS,
         cell_timeout=max(longest(backend, label) for label in labels),
     )
-    found = runner.run([LESSONS[label] for label in labels], options, REPORTS)
-    print(reports.table(found))
-    return found
-
-
-@pytest.fixture(scope="module")
-def solved(ran: list[Result], backend: str) -> dict[str, Result]:
-    """How each lesson went on this run's backend."""
-    return {result.lesson.label: result for result in ran if result.backend == backend}
+    ran = runner.run([LESSONS[label] for label in labels], options, REPORTS)
+    print(reports.table(ran))
+    return {result.lesson.label: result for result in ran}
 
 
 class Twice(NamedTuple):
@@ -105,7 +94,7 @@ def twice(backend: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, T
     folder = tmp_path_factory.mktemp("twice")
 
     def run(label: str) -> Twice:
-        notebook = doubled(label, folder)
+        notebook = doubled(label, folder, backend)
         limit = f"--nbmake-timeout={longest(backend, label)}"
         nbmake = subprocess.run(
             [sys.executable, "-m", "pytest", *NBMAKE.split(), limit, "--rootdir", folder, notebook],
@@ -117,14 +106,15 @@ def twice(backend: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, T
         complaint = reports.plain(nbmake.stdout + nbmake.stderr) if nbmake.returncode else ""
         return Twice(complaint, verdicts(nbformat.read(notebook, as_version=4)))
 
-    labels = doubly(backend)
+    labels = as_they_are(backend)
     with ThreadPoolExecutor(1 if backend in SHARED else JOBS) as pool:
         return dict(zip(labels, pool.map(run, labels), strict=True))
 
 
-def doubled(label: str, folder: Path) -> Path:
+def doubled(label: str, folder: Path, backend: str) -> Path:
+    """Write a lesson with its cells twice; once on a shared backend, where pods take their time."""
     notebook = json.loads(LESSONS[label].path.read_text(encoding="utf-8"))
-    again = copy.deepcopy(notebook["cells"])
+    again = [] if backend in SHARED else copy.deepcopy(notebook["cells"])
     for cell in again:
         cell["id"] += "-again"
     notebook["cells"] += again
@@ -160,9 +150,3 @@ def test_a_lessons_page_loads_nothing(label: str, solved: dict[str, Result]) -> 
     notebook = solved[label].notebook
     assert notebook is not None
     assert loads(notebook.with_suffix(".html").read_text(encoding="utf-8")) == []
-
-
-@pytest.mark.kind
-def test_a_lesson_is_the_same_on_embedded_or_needs_pods(label: str, ran: list[Result]) -> None:
-    verdict = results.parity([result for result in ran if result.lesson.label == label])
-    assert verdict == ("only on kind" if LESSONS[label].needs else "same")

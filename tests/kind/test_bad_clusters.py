@@ -63,7 +63,7 @@ async def test_nobody_answers_at_the_api_servers_address(
     said = await refusal(context=chosen)
     assert "the API server of the context learner cannot be reached" in said
     assert "refused" in said
-    assert "kubectl --context learner get nodes" in said
+    assert "kubectl --context learner -n" in said
     assert time.monotonic() - begun < 5
 
 

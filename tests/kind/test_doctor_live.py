@@ -57,7 +57,13 @@ def test_credentials_that_the_cluster_did_not_give_are_not_accepted(context: Pat
 def test_a_user_without_rights_is_told_of_all_that_are_missing(context: Path) -> None:
     """A service account that nobody gave anything to, by a token that ends after ten minutes."""
     create = ("kubectl", "-n", "kube-public", "create", "token", "default", "--duration=10m")
-    inside = ("docker", "exec", "-e", "KUBECONFIG=/etc/kubernetes/admin.conf", "jslab-control-plane")
+    inside = (
+        "docker",
+        "exec",
+        "-e",
+        "KUBECONFIG=/etc/kubernetes/admin.conf",
+        f"{support.CLUSTER}-control-plane",
+    )
     token = subprocess.run([*inside, *create], capture_output=True, text=True, check=True).stdout.strip()
     kept = [line for line in context.read_text().splitlines() if "client-certificate" not in line]
     context.write_text("\n".join(kept).replace("client-key-data:", f"token: {token} #"))
