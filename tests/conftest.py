@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,20 +20,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)  # before xdist looks for groups
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Generator[None, None, None]:
     """Leave out, and count as deselected, what is about another backend than this run's."""
     chosen = config.getoption("--backend")
     if chosen != "embedded":
         for item in items:
             # One process at a time may hold the shared lab's lease, and others would see its nodes break.
             own = item.get_closest_marker("own_cluster")
-            item.add_marker(pytest.mark.xdist_group("a cluster of its own" if own else "the shared cluster"))
+            item.add_marker(pytest.mark.xdist_group("own" if own else "shared"))
     others = {"embedded", "kind"} - {chosen}
     elsewhere = [item for item in items if any(item.get_closest_marker(other) for other in others)]
     if elsewhere:
         config.hook.pytest_deselected(items=elsewhere)
         items[:] = [item for item in items if item not in set(elsewhere)]
+    yield
 
 
 @pytest.fixture(scope="session", autouse=True)
