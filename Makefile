@@ -28,7 +28,7 @@ test-kind: export JSLAB_KIND_CLUSTER = jslab-test
 test-kind: $(TOOLS) ## run contract, lessons and what only a cluster can show on a live kind cluster (needs Docker, kind)
 	@trap '$(PY) -m jslab down --backend kind --yes' EXIT; trap 'exit 130' INT TERM; \
 	$(PY) -m jslab up --backend kind --offline && $(PY) -m jslab up --backend kind --offline && \
-	$(PY) -m pytest -p tests.no_skips -n 2 --dist loadgroup --durations=15 --backend kind \
+	$(PY) -m pytest -p tests.no_skips -n 2 --dist loadscope --durations=15 --backend kind \
 	  tests/contract tests/course tests/kind $(ARGS)
 
 lint: $(TOOLS) lint-notebooks ## check style, types, notebooks and the order of imports

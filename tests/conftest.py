@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,29 +15,39 @@ from jslab.deployment.process import lab_folders
 from jslab.lab import Lab, start
 
 
+OWN_CLUSTERS = "test_own_clusters.py"
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--backend", default="embedded", help="the backend that contract and course tests run on"
     )
 
 
-@pytest.hookimpl(wrapper=True)  # before xdist looks for groups
-def pytest_collection_modifyitems(
-    config: pytest.Config, items: list[pytest.Item]
-) -> Generator[None, None, None]:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """On a shared backend one process has the lab: it may hold the lease, and others would see nodes break.
+
+    Tests that make clusters for themselves run beside it, in another process.
+    """
+    if config.getoption("--backend") == "embedded":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByCluster(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "own clusters" if OWN_CLUSTERS in nodeid else "the shared cluster"
+
+    return ByCluster(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out, and count as deselected, what is about another backend than this run's."""
     chosen = config.getoption("--backend")
-    if chosen != "embedded":
-        for item in items:
-            # One process at a time may hold the shared lab's lease, and others would see its nodes break.
-            own = item.get_closest_marker("own_cluster")
-            item.add_marker(pytest.mark.xdist_group("own" if own else "shared"))
     others = {"embedded", "kind"} - {chosen}
     elsewhere = [item for item in items if any(item.get_closest_marker(other) for other in others)]
     if elsewhere:
         config.hook.pytest_deselected(items=elsewhere)
         items[:] = [item for item in items if item not in set(elsewhere)]
-    yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -25,7 +25,7 @@ from tests.kind import support
 from tests.kind.support import QUICK
 from tests.waits import processes, until
 
-pytestmark = [pytest.mark.kind, pytest.mark.own_cluster, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.kind, pytest.mark.timeout(180)]
 
 KIND = ("kind", "create", "cluster", "--wait", "0s")
 
