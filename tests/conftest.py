@@ -14,7 +14,6 @@ from jslab import settings
 from jslab.deployment.process import lab_folders
 from jslab.lab import Lab, start
 
-
 OWN_CLUSTERS = "test_own_clusters.py"
 
 
