@@ -494,8 +494,36 @@ class KindDeployment(KubernetesDeployment):
             )
         # Stopped twice: were only the node frozen, a server that is killed in its sleep would wake up for it.
         await self._signal("SIGSTOP", self._pods[server])
-        await tools.run("docker", "pause", node)
+        try:
+            await self._freeze(node)
+        except BaseException:
+            await self._signal("SIGCONT", self._pods[server])
+            raise
         await self.look()
+
+    async def _freeze(self, node: str) -> None:
+        """Freeze a node container, again when it could not be.
+
+        Docker gives up on a container in which a process starts at that very moment ("unable to freeze").
+        """
+        refused: list[ToolError] = []
+
+        async def frozen() -> bool:
+            try:
+                await tools.run("docker", "pause", node)
+            except ToolError as err:
+                refused.append(err)
+            return (await self._nodes()).get(node) == "paused"
+
+        await until(
+            frozen,
+            what=f"the node {node} to freeze",
+            timeout=FAULT,
+            every=0.2,
+            seen=lambda: refused[-1].seen if refused else "it does not",
+            do="see await lab.status(); await lab.faults.heal() puts all servers back",
+            error=DeploymentError,
+        )
 
     async def resume(self, server: str) -> None:
         """Thaw the server's node: it goes on where it was."""

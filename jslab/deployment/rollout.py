@@ -66,10 +66,21 @@ async def apply(
     """
     for body in prepared(objects, image):
         try:
-            await cluster.apply(body, dry_run=dry_run)
+            await _apply_one(cluster, body, dry_run)
         except RefusalError as err:
             if err.status == INVALID:
                 raise await _immutable(cluster, body, err) from err
+            raise
+
+
+async def _apply_one(cluster: Cluster, body: Object, dry_run: bool) -> None:
+    try:
+        await cluster.apply(body, dry_run=dry_run)
+    except RefusalError as err:
+        # A second `jslab up` applies the same at this moment: now it is there to change.
+        if err.status == INVALID and "already allocated" in err.seen and body["kind"] == "Service":
+            await cluster.apply(body, dry_run=dry_run)
+        else:
             raise
 
 
