@@ -19,7 +19,7 @@ import yaml
 
 from jslab.deployment import Say, binary, diagnosis, image, manifest, ports, process, rights, tools
 from jslab.deployment.cluster import OURS, Cluster, Object
-from jslab.deployment.kubernetes import KUBECTL, ROLLOUT, KubernetesDeployment
+from jslab.deployment.kubernetes import KUBECTL, KubernetesDeployment
 from jslab.deployment.rollout import is_ours
 from jslab.errors import ClusterError, DeploymentError, ManifestError, PortTakenError, ToolError
 from jslab.settings import Settings, course_folder, state_dir
@@ -113,16 +113,11 @@ class KindDeployment(KubernetesDeployment):
         inside = ("exec", f"{self._name}-control-plane", "kubectl", *where)
         return await tools.run("docker", *inside, *arguments, timeout=KUBECTL)
 
-    async def finish(self, say: Say, timeout: float = ROLLOUT) -> None:
-        """Wait until the nodes are ready, and then until the servers work as one cluster.
-
-        Raises ClusterError with the cause, NotReadyError.
-        """
+    async def _before_applying(self, say: Say) -> None:
+        """Wait for every node: pods that are placed while one is still joining share the others."""
         await self._until_nodes_are_ready(say)
-        await super().finish(say, timeout)
 
     async def _until_nodes_are_ready(self, say: Say) -> None:
-        """A node that is just joining takes no pods, which is no reason to call pods unschedulable."""
         missing: list[str] = []
 
         async def all_ready() -> bool:

@@ -245,7 +245,11 @@ class KubernetesDeployment:
         # What another notebook has broken on purpose is its own business.
         if self._lease is not None or not await self.holder():
             await self._undo_faults()
+        await self._before_applying(say)
         await rollout.apply(self.cluster, self._objects(), await self._image())
+
+    async def _before_applying(self, say: Say) -> None:
+        """Wait for what pods need before they are placed, where that can be known."""
 
     async def finish(self, say: Say, timeout: float = ROLLOUT) -> None:
         """Wait until what was applied works as one cluster.
