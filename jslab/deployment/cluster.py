@@ -139,10 +139,6 @@ class Cluster:
         """Create an object; RefusalError with status 409 when there is one."""
         return await self._ask("post", body["kind"], None, body=body, namespace=namespace)
 
-    async def replace(self, body: Object) -> Object:
-        """Replace an object as it was read; RefusalError with status 409 when it was changed meanwhile."""
-        return await self._ask("put", body["kind"], body["metadata"]["name"], body=body)
-
     async def patch(self, kind: str, name: str, body: Object, *, namespace: str | None = None) -> Object:
         """Merge ``body`` into an object."""
         content = "application/merge-patch+json"
@@ -208,7 +204,7 @@ class Cluster:
     ) -> Object:
         """Send one request and wait for the answer in this thread; the others do it in one of their own."""
         path = self._path(KINDS[kind], name, namespace)
-        verb = {"post": "create", "put": "update"}.get(method, method if name else "list")
+        verb = {"post": "create"}.get(method, method if name else "list")
         what = f"{verb} {KINDS[kind].plural} {name or ''}".rstrip()
 
         def call() -> Object:

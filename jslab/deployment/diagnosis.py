@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from jslab.deployment import health
 from jslab.deployment.cluster import Cluster, Object, RefusalError
 from jslab.errors import ClusterError
 
@@ -18,7 +19,6 @@ PATIENCE = 8.0
 MEETING = 15.0
 NO_IMAGE = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"}
 NO_CONTAINER = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError"}
-FATAL_MARKS = ("[FTL]", "nats-server:")
 # The label by which a StatefulSet knows which version a pod is of.
 REVISION = "controller-revision-hash"
 DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
@@ -251,9 +251,7 @@ class Watcher:
 
     async def _last_words(self, pod: str) -> str:
         text = await self._cluster.log(pod, 40, previous=True) or await self._cluster.log(pod, 40)
-        lines = text.splitlines()
-        fatal = [line for line in lines if any(mark in line for mark in FATAL_MARKS)]
-        return (fatal or lines or ["it wrote nothing"])[-1]
+        return health.last_words(text) or "it wrote nothing"
 
     async def _claims(self) -> list[Object]:
         return [claim for claim in await self._cluster.find("PersistentVolumeClaim") if "status" in claim]

@@ -26,7 +26,6 @@ from jslab.waiting import until
 HTTP_TIMEOUT = 2.0
 # How long a fault may take to be carried out by the guard: a kill, a fork, a signal.
 FAULT_TIMEOUT = 10.0
-FATAL_MARKS = ("[FTL]", "nats-server:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,9 +254,7 @@ class EmbeddedDeployment:
                 raise self._exit_error(name, state)
 
     def _exit_error(self, name: str, state: ChildState) -> DeploymentError:
-        lines = _tail(self._log_path(self.folder, name), 20).splitlines()
-        fatal = [line for line in lines if any(mark in line for mark in FATAL_MARKS)]
-        said = (fatal or lines or ["no output"])[-1]
+        said = health.last_words(_tail(self._log_path(self.folder, name), 20)) or "no output"
         if "address already in use" in said:
             return PortTakenError(
                 f"server {name} cannot listen: its {self._address(name).named_in(said)} is taken",

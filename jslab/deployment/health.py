@@ -7,6 +7,9 @@ import collections
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+# How a line begins, or what it holds, with which a server says why it ends.
+FATAL_MARKS = ("[FTL]", "nats-server:")
+
 Get = Callable[[str, str], Awaitable[tuple[int, Any]]]
 
 
@@ -42,6 +45,13 @@ async def _routed(get: Get, names: Sequence[str]) -> bool:
         get(names[0], "/varz"), *(get(name, "/routez") for name in names)
     )
     return all_routed(facts, {name: body for name, (_, body) in zip(names, routes, strict=True)})
+
+
+def last_words(log: str) -> str:
+    """Return the line of a log in which a server says why it ended, else its last one; empty without any."""
+    lines = log.splitlines()
+    fatal = [line for line in lines if any(mark in line for mark in FATAL_MARKS)]
+    return (fatal or lines or [""])[-1]
 
 
 def all_routed(facts: Any, routes: Mapping[str, Any]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import fcntl
 import json
 import os
@@ -110,7 +111,7 @@ class KindDeployment(KubernetesDeployment):
     async def kubectl(self, *arguments: str, namespace: str | None = None) -> str:
         """Run the kubectl that every kind node has, so that this machine needs none. Raises ToolError."""
         where = ("--kubeconfig", "/etc/kubernetes/admin.conf", "-n", namespace or self.cluster.namespace)
-        inside = ("exec", f"{self._name}-control-plane", "kubectl", *where)
+        inside = ("exec", self._control_plane, "kubectl", *where)
         return await tools.run("docker", *inside, *arguments, timeout=KUBECTL)
 
     async def _before_applying(self, say: Say) -> None:
@@ -356,7 +357,7 @@ class KindDeployment(KubernetesDeployment):
     @contextlib.contextmanager
     def _claimed_ports(self) -> Iterator[dict[str, Any]]:
         """Fill free host ports into the cluster's configuration; one that it names itself must be free."""
-        config = json.loads(json.dumps(self._config))
+        config = copy.deepcopy(self._config)
         mappings = [m for node in config.get("nodes", []) for m in node.get("extraPortMappings", [])]
         open_ones = [mapping for mapping in mappings if not mapping.get("hostPort")]
         for mapping in mappings:
@@ -420,7 +421,7 @@ class KindDeployment(KubernetesDeployment):
     async def _bound(self) -> dict[str, str]:
         """Return the port of 127.0.0.1 for each port of the control plane that the cluster's maker mapped."""
         shown = await tools.run(
-            *("docker", "inspect", f"{self._name}-control-plane"),
+            *("docker", "inspect", self._control_plane),
             *("--format", "{{json .HostConfig.PortBindings}}"),
         )
         bindings = (json.loads(shown) or {}).items()
@@ -526,9 +527,12 @@ class KindDeployment(KubernetesDeployment):
         await self.look()
         pod = self._pods.get(server)
         if _node(pod) in self._paused:
-            await tools.run("docker", "unpause", _node(pod))
-            await self._signal("SIGCONT", pod)
+            await self._thaw(pod)
             await self.look()
+
+    async def _thaw(self, pod: Object | None) -> None:
+        await tools.run("docker", "unpause", _node(pod))
+        await self._signal("SIGCONT", pod)
 
     async def _kill(self, server: str, pod: Object | None) -> None:
         """SIGKILL, as a crash is: a pod deleted without grace is still asked to leave first."""
@@ -547,8 +551,7 @@ class KindDeployment(KubernetesDeployment):
         await self.look()
         for pod in list(self._pods.values()):
             if _node(pod) in self._paused:
-                await tools.run("docker", "unpause", _node(pod))
-                await self._signal("SIGCONT", pod)
+                await self._thaw(pod)
         for node in self._cordoned:
             await self._uncordon(node)
 

@@ -47,7 +47,6 @@ class KubernetesDeployment:
         self._forwards: dict[str, Forward] = {}
         self._pods: dict[str, Object] = {}
         self._open = False
-        self._health: Mapping[str, int] = {}
 
     # -- the notebook's side
 
@@ -102,7 +101,7 @@ class KubernetesDeployment:
 
         async def probe() -> bool:
             names = self._manifest.names
-            works, self._health = await health.whole(self.get, names, self._manifest.startup.path)
+            works, _ = await health.whole(self.get, names, self._manifest.startup.path)
             if works and await self._all_ready():
                 return True
             await watcher.cause(await watcher.look())

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jslab.deployment import Say, diagnosis
@@ -28,8 +28,7 @@ async def claim_namespace(cluster: Cluster, say: Say) -> None:
     found = await cluster.get("Namespace", cluster.namespace)
     if found is None:
         say(f"namespace {cluster.namespace}: making it")
-        metadata = {"name": cluster.namespace, "labels": OURS | RESTRICTED}
-        await cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+        await make_namespace(cluster)
     elif not is_ours(found):
         raise not_ours(cluster)
     elif found["metadata"].get("deletionTimestamp"):
@@ -38,6 +37,12 @@ async def claim_namespace(cluster: Cluster, say: Say) -> None:
             seen=f"since {found['metadata']['deletionTimestamp']}",
             do="try again when it is gone, some seconds from now",
         )
+
+
+async def make_namespace(cluster: Cluster, marks: Mapping[str, str] | None = None) -> None:
+    """Make the namespace as ours, with further labels if given."""
+    metadata = {"name": cluster.namespace, "labels": OURS | RESTRICTED | dict(marks or {})}
+    await cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
 
 
 def is_ours(found: Object) -> bool:
