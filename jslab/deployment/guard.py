@@ -74,10 +74,19 @@ class Child:
         self.asked = False
         self.starts += 1
 
-    def reap(self) -> bool:
-        """Notice that the process has ended, and decide when it starts again."""
-        if self.process is None or self.process.poll() is None:
+    def look(self) -> bool:
+        """Notice that the process has stopped or ended; for one that ended, decide when it starts again."""
+        if self.process is None:
             return False
+        if self.process.returncode is None:
+            pid, status = os.waitpid(self.process.pid, os.WNOHANG | os.WUNTRACED)
+            if pid == 0:
+                return False
+            if os.WIFSTOPPED(status):
+                # Told by the system once the last thread stands still; SIGSTOP itself only asks for it.
+                self.state = "paused" if self.state == "running" else self.state
+                return True
+            self.process.returncode = os.waitstatus_to_exitcode(status)
         self.code, self.process = self.process.returncode, None
         self.exits += 1
         now = time.monotonic()
@@ -106,7 +115,6 @@ class Child:
             return
         if command == "pause":
             self.process.send_signal(signal.SIGSTOP)
-            self.state = "paused"
         elif command == "resume":
             self.process.send_signal(signal.SIGCONT)
             self.state = "running" if self.state == "paused" else self.state
@@ -177,7 +185,7 @@ def guard(folder: str, kernel: int, children: dict[str, Child]) -> None:
     buffer = bytearray()
     while not leaving and os.getppid() == kernel:
         now = time.monotonic()
-        changed = [child.reap() for child in children.values()]
+        changed = [child.look() for child in children.values()]
         for child in children.values():
             if child.start_at is not None and child.start_at <= now:
                 child.start()
