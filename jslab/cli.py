@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from jslab.errors import LabError
+from jslab.errors import LabError, UnsupportedError
 from jslab.settings import BACKENDS
 
 # Exit codes: all is well; a lesson failed; the environment cannot do it (argparse uses 2 as well).
@@ -79,6 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_backend(up)
     up.add_argument(
         "--offline", action="store_true", help="kind: the server of this environment, no image pull"
+    )
+    up.add_argument(
+        "--dry-run", action="store_true", help="kind, kubernetes: only ask whether the manifests are accepted"
     )
     status = add("status", _status, "show the labs that run on this machine, or a shared deployment")
     _add_backend(status)
@@ -163,8 +166,16 @@ def _up(arguments: argparse.Namespace) -> int:
     from jslab import servers, shared
 
     chosen = shared.choose(arguments.backend)
+    if chosen is None and arguments.dry_run:
+        raise UnsupportedError(
+            "--dry-run asks an API server, and embedded has none",
+            seen="three processes of this machine",
+            do="jslab doctor --table says what embedded makes of each line of the manifests",
+        )
     if chosen is None:
         servers.up(arguments.backend, _say)
+    elif arguments.dry_run:
+        print(shared.plan(chosen))
     else:
         shared.up(chosen, _say, offline=arguments.offline)
     return FINE

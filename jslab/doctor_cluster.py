@@ -73,7 +73,8 @@ def _kind_cluster(sight: Sight) -> list[Finding]:
 
 def _kind_server(sight: Sight) -> list[Finding]:
     from jslab.deployment.cluster import NOT_FOUND, RefusalError
-    from jslab.deployment.kind import MARKER, MARKER_SPACE, KindDeployment
+    from jslab.deployment.kind import KindDeployment
+    from jslab.deployment.kind_cluster import MARKER, MARKER_SPACE
     from jslab.deployment.rollout import is_ours
 
     control = f"{sight.name}-control-plane"

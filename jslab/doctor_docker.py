@@ -25,7 +25,7 @@ from jslab.errors import ClusterError, ToolError
 
 if TYPE_CHECKING:
     from jslab.deployment.cluster import Cluster, Object
-    from jslab.deployment.kind import Found
+    from jslab.deployment.kind_cluster import Found
     from jslab.settings import Settings
 
 T = TypeVar("T")

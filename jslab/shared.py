@@ -54,6 +54,19 @@ async def _up(chosen: SharedDeployment, say: Say, offline: bool) -> None:
         await chosen.down()
 
 
+def plan(chosen: SharedDeployment) -> str:
+    """Have the API server judge what ``up`` would apply, without changing anything. Raises ClusterError."""
+    return _run(_plan(chosen))
+
+
+async def _plan(chosen: SharedDeployment) -> str:
+    try:
+        accepted = await chosen.plan()
+    finally:
+        await chosen.down()
+    return f"{chosen.backend} accepts {len(accepted)} objects, and nothing was changed: {', '.join(accepted)}"
+
+
 def status(chosen: SharedDeployment, *, as_json: bool = False) -> str:
     """Describe a deployment: its servers, and the notebook that has it."""
     return _run(_status(chosen, as_json))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from jslab import views
 from jslab.deployment import Deployment, Server, diagnosis, rollout
-from jslab.deployment.cluster import FORBIDDEN, OURS, Cluster, Object, RefusalError
+from jslab.deployment.cluster import FORBIDDEN, OURS, Object, RefusalError
 from jslab.deployment.kubernetes import KubernetesDeployment
 from jslab.errors import DeploymentError, ManifestError, UnsupportedError
 from jslab.settings import course_folder
@@ -119,7 +119,7 @@ class Trial:
         """Close what ``open`` opened and begin to delete the namespace."""
         if self._deployment is not None:
             await self._deployment.down()
-        await _delete(self._parent.cluster.beside(self.namespace))
+        await rollout.delete_namespace(self._parent.cluster.beside(self.namespace))
         self._cleanup()
 
     async def _begin(self) -> None:
@@ -201,7 +201,7 @@ async def remove_all(parent: Deployment, name: str | None = None) -> None:
         return
     for space in await _spaces(parent):
         if name in (None, space["metadata"]["labels"][MARK]):
-            await _delete(parent.cluster.beside(diagnosis.name_of(space)))
+            await rollout.delete_namespace(parent.cluster.beside(diagnosis.name_of(space)))
 
 
 async def _spaces(parent: KubernetesDeployment) -> list[Object]:
@@ -217,13 +217,6 @@ async def _spaces(parent: KubernetesDeployment) -> list[Object]:
         for space in ours
         if MARK in space["metadata"]["labels"] and diagnosis.name_of(space).startswith(beside)
     ]
-
-
-async def _delete(cluster: Cluster) -> None:
-    if await cluster.delete("Namespace", cluster.namespace):
-        # Servers that nobody will miss need no lame duck.
-        for pod in await cluster.find("Pod"):
-            await cluster.delete("Pod", diagnosis.name_of(pod), grace=0)
 
 
 def _depth(line: str) -> int:

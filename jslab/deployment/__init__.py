@@ -85,6 +85,9 @@ class SharedDeployment(Deployment, Protocol):
     async def install(self, say: Say, *, offline: bool = False) -> None:
         """Bring it to what the manifests say and wait until it works; safe to repeat."""
 
+    async def plan(self) -> list[str]:
+        """Ask what ``install`` would apply whether it is accepted, and change nothing."""
+
     async def remove(self, say: Say) -> None:
         """Take away all of ours and nothing else, data included."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -292,12 +291,7 @@ class KubernetesDeployment:
             raise rollout.not_ours(self.cluster)
         await self._check_rights(rights.REMOVE)
         say(f"deleting the namespace {self.cluster.namespace}")
-        pods = await self.cluster.find("Pod")
-        await self.cluster.delete("Namespace", self.cluster.namespace)
-        # Servers that nobody will miss need no lame duck, and now nobody makes them anew.
-        for pod in pods:
-            with contextlib.suppress(RefusalError):  # the role that lets us may be gone already
-                await self.cluster.delete("Pod", diagnosis.name_of(pod), grace=0)
+        await rollout.delete_namespace(self.cluster)
 
         async def gone() -> bool:
             try:
@@ -322,10 +316,14 @@ class KubernetesDeployment:
         """Say which notebook has the lab and since when; empty when none has."""
         return lease.describe(await self.cluster.get("Lease", lease.NAME))
 
-    async def plan(self) -> None:
-        """Let the API server judge the manifests without changing anything (server-side dry run)."""
+    async def plan(self) -> list[str]:
+        """Let the API server judge the manifests, change nothing, and name the objects that it accepts.
+
+        Raises ClusterError: in a namespace that is not there nothing can be judged.
+        """
         await self._reach(make=False, say=print)
         await rollout.apply(self.cluster, self._objects(), await self._image(), dry_run=True)
+        return [f"{body['kind']}/{body['metadata']['name']}" for body in self._objects()]
 
     async def present(self) -> bool:
         """Tell whether the deployment is there, without making anything."""

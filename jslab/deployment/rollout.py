@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import json
@@ -43,6 +44,16 @@ async def make_namespace(cluster: Cluster, marks: Mapping[str, str] | None = Non
     """Make the namespace as ours, with further labels if given."""
     metadata = {"name": cluster.namespace, "labels": OURS | RESTRICTED | dict(marks or {})}
     await cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+
+
+async def delete_namespace(cluster: Cluster) -> None:
+    """Begin to delete the namespace with everything in it; one that is not there is passed over."""
+    pods = await cluster.find("Pod")
+    await cluster.delete("Namespace", cluster.namespace)
+    # Servers that nobody will miss need no lame duck, and now nobody makes them anew.
+    for pod in pods:
+        with contextlib.suppress(RefusalError):  # the role that lets us may be gone already
+            await cluster.delete("Pod", diagnosis.name_of(pod), grace=0)
 
 
 def is_ours(found: Object) -> bool:

@@ -206,3 +206,10 @@ def test_a_broken_pipe_is_no_traceback() -> None:
         env=os.environ,
     )
     assert "Traceback" not in run.stderr
+
+
+def test_a_dry_run_of_embedded_starts_nothing_and_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["up", "--dry-run"]) == cli.CANNOT
+    said = capsys.readouterr().err
+    assert "embedded has none" in said
+    assert "doctor --table" in said
