@@ -6,7 +6,7 @@ from collections import Counter
 from jslab import departures
 from jslab.exercises import Lesson, Room, Wrong
 from jslab.exercises.room import Clone
-from jslab.streams import overlap
+from jslab.subjects import overlap
 
 lesson = Lesson("01", "Core NATS and JetStream", streams=("FLIGHTS",))
 

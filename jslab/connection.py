@@ -127,9 +127,7 @@ class Connection:
     async def _on_error(self, err: Exception) -> None:
         name = type(err).__name__
         self._note(str(err) if name in str(err) else f"{name}: {err}")
-        # nats-py forgets the socket of a handshake that failed, as each one with a frozen server does.
-        if not self.nc.is_connected and self.nc._transport is not None:
-            self.nc._transport.close()  # type: ignore[no-untyped-call]
+        let_go_of_socket(self.nc)
 
     async def _on_disconnect(self) -> None:
         self._note("disconnected")
@@ -139,6 +137,15 @@ class Connection:
 
     async def _on_lame_duck(self) -> None:
         self._note("the server is in lame duck mode: it will leave")
+
+
+def let_go_of_socket(nc: Client) -> None:
+    """Close the socket of a handshake that failed, as each one with a frozen server does: nats-py forgets it.
+
+    To be called at every error of a connection.
+    """
+    if not nc.is_connected and nc._transport is not None:
+        nc._transport.close()  # type: ignore[no-untyped-call]
 
 
 async def until_placed(nc: Client, servers: int, timeout: float) -> None:

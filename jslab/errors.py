@@ -19,6 +19,9 @@ the lesson; jslab only adds cause and remedy to them with ``add_note``.
     ├── StreamDriftError  (ValueError)    the stream exists with another configuration
     ├── SubjectError      (ValueError)    a subject that the stream does not capture
     ├── RecordError       (ValueError)    a record that cannot become a message
+    ├── ReplayError       (ValueError)    a replay that makes no sense, or a stream that is another now
+    │   ├── StalledError  (TimeoutError)  no server gave out what is there, for longer than the timeout
+    │   └── ClockError                    an event time is missing, or not in the stream's order
     ├── DataError         (LookupError)   a day or month the data does not have
     ├── ExerciseError     (LookupError)   no such lesson or exercise
     └── CourseError       (RuntimeError)  the learner's copy or a run of the course cannot go on
@@ -117,6 +120,18 @@ class SubjectError(LabError, ValueError):
 
 class RecordError(LabError, ValueError):
     """A record cannot become a message; names the record by its position, counted from 0."""
+
+
+class ReplayError(LabError, ValueError):
+    """What was asked of a replay makes no sense, or the stream is not what it was at its start."""
+
+
+class StalledError(ReplayError, TimeoutError):
+    """A replay got nothing for longer than its timeout, though there is more."""
+
+
+class ClockError(ReplayError):
+    """A message has no event time in the header asked for, or the stream is not in that order."""
 
 
 class DataError(LabError, LookupError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import enum
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -14,6 +15,11 @@ from nats.js.api import ConsumerInfo, StreamConfig, StreamInfo
 from jslab import publishing, stream_config, views
 from jslab.errors import StreamDriftError
 from jslab.publishing import PublishReport
+from jslab.replay import Replay, ReplayReport
+from jslab.replay.clock import seek
+from jslab.replay.leader import Leader
+from jslab.replay.span import check_moment
+from jslab.subjects import EVERYTHING, overlap
 
 R = TypeVar("R")
 
@@ -79,6 +85,8 @@ class Stream:
         self.config = info.config
         self.last_report: PublishReport | None = None
         """What the last ``publish_many`` achieved, also when it was stopped or raised."""
+        self.last_replay: ReplayReport | None = None
+        """What the last replay read, also when it was stopped or raised."""
 
     @property
     def name(self) -> str:
@@ -138,8 +146,63 @@ class Stream:
             **options,
         )
 
+    def replay(
+        self,
+        *,
+        start_seq: int | None = None,
+        end_seq: int | None = None,
+        start_time: datetime.datetime | None = None,
+        end_time: datetime.datetime | None = None,
+        subject: str | None = None,
+        last_per_subject: bool = False,
+        clock: str | None = None,
+        speed: float | None = None,
+        follow: bool = False,
+        timeout: float = 20.0,
+        **options: Any,
+    ) -> Replay:
+        """Read a range again: ``async for message in board.replay()`` or ``await board.replay().frame()``.
+
+        ``start_seq`` and ``end_seq`` are sequences, both inclusive. ``start_time`` and ``end_time`` are times
+        at which the server *stored* messages, the end exclusive; for event times see :meth:`seek`.
+        ``subject`` is a filter with ``*`` and ``>``; ``last_per_subject`` leaves the last message of each
+        subject in the range. With ``speed`` messages come as far apart as they were stored, divided by it;
+        with ``clock``, too, as far apart as the event times in that header. ``follow`` goes on with new
+        messages. ``timeout`` is the seconds without progress after which it is given up: StalledError.
+
+        It ends at the last sequence that the stream had when it began. See :class:`jslab.replay.Replay`.
+        """
+        return Replay(
+            self.js,
+            self.name,
+            start_seq=start_seq,
+            end_seq=end_seq,
+            start_time=start_time,
+            end_time=end_time,
+            subject=subject,
+            last_per_subject=last_per_subject,
+            clock=clock,
+            speed=speed,
+            follow=follow,
+            timeout=timeout,
+            on_report=self._keep_replay,
+            **options,
+        )
+
+    async def seek(self, clock: str, moment: datetime.datetime, *, subject: str = EVERYTHING) -> int:
+        """Return the first sequence at or after an event time, which messages carry in the header ``clock``.
+
+        One behind the stream's last when there is none. By bisection, so the stream must be in that order:
+        ClockError names two messages that are not. Raises ReplayError for a moment without a time zone.
+        """
+        check_moment("the moment", moment)
+        return await seek(Leader(self.js, self.name), clock, moment, subject)
+
     def _keep_report(self, report: PublishReport) -> None:
         self.last_report = report
+
+    def _keep_replay(self, report: ReplayReport) -> None:
+        self.last_replay = report
 
 
 def placement(info: StreamInfo) -> Placement:
@@ -269,17 +332,6 @@ def _comparable(value: object) -> object:
     if isinstance(value, int | float):
         return float(value)
     return value or None
-
-
-def overlap(one: str, other: str) -> bool:
-    """Tell whether some subject matches both patterns."""
-    left, right = one.split("."), other.split(".")
-    for a, b in zip(left, right, strict=False):
-        if ">" in (a, b):
-            return True
-        if a != b and "*" not in (a, b):
-            return False
-    return len(left) == len(right)
 
 
 def tidy(name: str) -> str:

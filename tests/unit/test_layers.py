@@ -13,8 +13,9 @@ PACKAGE = Path(__file__).parents[2] / "jslab"
 # Bottom first. A module may import from the layers below its own, never from its own or from above.
 LAYERS = [
     {"errors"},
-    {"settings", "waiting"},
+    {"settings", "waiting", "subjects"},
     {"views", "departures", "connection"},
+    {"wire"},
     {"deployment"},
     {"publishing", "consumers", "replay", "stream_config"},
     {"streams", "faults", "trial"},
