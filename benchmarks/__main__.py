@@ -19,7 +19,7 @@ from jslab.lab import start
 def names() -> list[str]:
     """Name the benchmarks: the modules here that have ``run``."""
     modules = sorted(module.name for module in pkgutil.iter_modules(benchmarks.__path__))
-    return [name for name in modules if name not in ("__main__", "memory", "rows")]
+    return [name for name in modules if name not in ("__main__", "memory", "rows", "turns")]
 
 
 async def measure(chosen: list[str], backend: str | None) -> tuple[list[Row], str]:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import shutil
 import sys
-from collections.abc import Awaitable, Callable
-from statistics import median
-from time import perf_counter
 
 import nats
 from nats.js import JetStreamContext
 
 from benchmarks.memory import peak_memory
 from benchmarks.rows import Row
+from benchmarks.turns import Measure, compared, in_turns, nats_bench, rate
 from jslab import departures
 from jslab.departures import Departure
 from jslab.lab import Lab
@@ -28,53 +25,33 @@ MESSAGES = 100_000
 ONE_BY_ONE = 2_000
 SIZE = 128
 WINDOW = 4_000
-ROUNDS = 3
 MANY = 1_000_000
 BASE = "nats-py publish_async"
-
-Measure = Callable[[], Awaitable[float]]
-"""Publishes, and gives messages per second up to the last ack."""
 
 
 async def run(lab: Lab) -> list[Row]:
     """Compare, in turns, so that what slows the machine down slows all."""
     js = lab.js
     plain: dict[str, Measure] = {
-        "nats-py publish, one at a time": lambda: _rate(ONE_BY_ONE, _one_by_one(js)),
-        BASE: lambda: _rate(MESSAGES, _publish_async(js)),
-        "publish_many": lambda: _rate(MESSAGES, _publish_many(js)),
+        "nats-py publish, one at a time": lambda: rate(ONE_BY_ONE, _one_by_one(js)),
+        BASE: lambda: rate(MESSAGES, _publish_async(js)),
+        "publish_many": lambda: rate(MESSAGES, _publish_many(js)),
     }
     if binary := shutil.which("nats"):
         plain["nats bench js pub async"] = lambda: _nats_bench(binary, lab)
     january = list(departures.month(1))
     flights: dict[str, Measure] = {
-        BASE: lambda: _rate(len(january), _flights_async(js, january)),
-        "publish_many": lambda: _rate(len(january), _flights_many(js, january)),
+        BASE: lambda: rate(len(january), _flights_async(js, january)),
+        "publish_many": lambda: rate(len(january), _flights_many(js, january)),
     }
+
+    async def fresh() -> None:
+        await _fresh_stream(lab)
+
     return [
-        *_rows(f"publish {SIZE} bytes", await _in_turns(lab, plain)),
-        *_rows("publish January with functions and ids", await _in_turns(lab, flights)),
+        *compared(f"publish {SIZE} bytes", await in_turns(plain, fresh), BASE),
+        *compared("publish January with functions and ids", await in_turns(flights, fresh), BASE),
         *await _memory(lab),
-    ]
-
-
-async def _in_turns(lab: Lab, ways: dict[str, Measure]) -> dict[str, list[float]]:
-    rates: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(ROUNDS):
-        for name, measure in ways.items():
-            await _fresh_stream(lab)
-            rates[name].append(await measure())
-    await lab.js.delete_stream(STREAM)
-    return rates
-
-
-def _rows(benchmark: str, rates: dict[str, list[float]]) -> list[Row]:
-    base = median(rates[BASE])
-    return [
-        Row(benchmark, name, median(runs), "messages/s", tuple(runs), median(runs) / base, BASE)
-        if name != BASE
-        else Row(benchmark, name, base, "messages/s", tuple(runs))
-        for name, runs in rates.items()
     ]
 
 
@@ -84,12 +61,6 @@ async def _fresh_stream(lab: Lab) -> None:
     await lab.js.add_stream(name=STREAM, subjects=SUBJECTS, num_replicas=3)
     # The first message waits until the servers have heard of the stream; nobody's time should count that.
     await publish_many(lab.js, STREAM, [b"first"], subject=SUBJECT)
-
-
-async def _rate(messages: int, publishing: Awaitable[None]) -> float:
-    began = perf_counter()
-    await publishing
-    return messages / (perf_counter() - began)
 
 
 # -- bytes
@@ -112,19 +83,8 @@ async def _publish_many(js: JetStreamContext) -> None:
 
 
 async def _nats_bench(binary: str, lab: Lab) -> float:
-    """Give the rate that it prints, so that the start of its process does not count."""
-    server = next(server.client_url for server in lab.deployment.servers() if server.name == lab.entry)
     options = [f"--stream={STREAM}", f"--msgs={MESSAGES}", f"--size={SIZE}", f"--batch={WINDOW}"]
-    process = await asyncio.create_subprocess_exec(
-        *(binary, "-s", server, "bench", "js", "pub", "async", SUBJECT, "--no-progress", *options),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    printed = (await process.communicate())[0].decode()
-    found = re.search(r"([\d,]+) msgs/sec", printed)
-    if process.returncode or not found:
-        raise RuntimeError(f"nats bench ended with {process.returncode}:\n{printed}")
-    return float(found[1].replace(",", ""))
+    return await nats_bench(binary, lab, "pub", "async", SUBJECT, *options)
 
 
 # -- flights, with functions for subject, payload and id

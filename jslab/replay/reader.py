@@ -19,7 +19,7 @@ from jslab.replay.leader import Leader
 from jslab.replay.report import ReplayReport
 from jslab.replay.rows import Batch, Row, moment, nanoseconds
 from jslab.replay.sources import ConsumerSource, DirectSource, Source
-from jslab.replay.span import Span
+from jslab.replay.span import DIRECT, Span
 from jslab.wire import Wire
 
 T = TypeVar("T")
@@ -34,6 +34,8 @@ PASSING = (
     nats.js.errors.ServiceUnavailableError,
 )
 NAP = 0.1
+# Sequences up to which a range is read by direct gets.
+SHORT = 20_000
 # A work queue takes no consumer without acks, and none that begins in the middle.
 WORK_QUEUE = (10084, 10101)
 
@@ -50,7 +52,7 @@ class Reader:
         follow: bool,
         timeout: float,
         bulk: bool,
-        direct: bool,
+        route: str | None,
     ) -> None:
         self._js = js
         self._leader = Leader(js, stream)
@@ -59,7 +61,7 @@ class Reader:
         self._follow = follow
         self._timeout = timeout
         self._bulk = bulk
-        self._direct = direct
+        self._route = route
         self.report = ReplayReport(stream, 0, None)
 
     async def batches(self) -> AsyncGenerator[Batch, None]:
@@ -87,11 +89,29 @@ class Reader:
             await wire.close()
 
     def _source(self, wire: Wire, info: StreamInfo) -> Source:
-        if info.config.allow_direct and self._direct and not self._follow:
+        if self._route == DIRECT and not info.config.allow_direct:
+            raise ReplayError(
+                f"{self._stream} allows no direct gets",
+                seen="its configuration has allow_direct off",
+                do="leave route out, or: await lab.js.update_stream(stream.config, allow_direct=True)",
+            )
+        if self._route == DIRECT or (self._route is None and self._fits_direct(info)):
             return DirectSource(wire, self._stream, self._span.filter)
         # A stream that keeps messages for its consumers wants as many copies of each consumer as of itself.
         replicas = 1 if info.config.retention == RetentionPolicy.LIMITS else None
         return ConsumerSource(wire, self._js, self._stream, self._span.filter, replicas)
+
+    def _fits_direct(self, info: StreamInfo) -> bool:
+        """Tell whether direct gets are the better way: for little, and where no consumer may be made.
+
+        A direct get needs no consumer, which takes some milliseconds to make; but the server writes five
+        headers for each message, and we read them (docs/decisions.md has the figures).
+        """
+        if not info.config.allow_direct or self._follow:
+            return False
+        report = self.report
+        few = report.end is not None and report.end - report.start < SHORT
+        return few or info.config.retention == RetentionPolicy.WORK_QUEUE
 
     # -- what is asked for, in sequences
 

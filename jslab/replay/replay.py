@@ -15,7 +15,7 @@ from jslab.replay.clock import Pace
 from jslab.replay.reader import Reader
 from jslab.replay.report import ReplayReport
 from jslab.replay.rows import Batch, Row, StoredMessage
-from jslab.replay.span import Span, check_speed
+from jslab.replay.span import DIRECT, Span, check_route, check_speed
 from jslab.settings import check_seconds
 
 if TYPE_CHECKING:
@@ -48,14 +48,19 @@ class Replay:
         speed: float | None = None,
         follow: bool = False,
         timeout: float = 20.0,
-        direct: bool = True,
+        route: str | None = None,
         bulk: bool = True,
         on_report: Callable[[ReplayReport], object] = bool,
     ) -> None:
         self._span = Span(start_seq, end_seq, start_time, end_time, subject)
         check_speed(speed)
+        check_route(route)
         check_seconds(timeout, "the timeout of a replay")
         _check_together(clock, speed, last_per_subject, follow)
+        if follow and route == DIRECT:
+            raise ReplayError(
+                "direct gets wait for nothing new", seen="route='direct' with follow", do="leave route out"
+            )
         self._clock = clock
         self._speed = speed
         self._last_per_subject = last_per_subject
@@ -63,7 +68,7 @@ class Replay:
         self._on_report = on_report
 
         def reader() -> Reader:
-            return Reader(js, stream, self._span, follow=follow, timeout=timeout, bulk=bulk, direct=direct)
+            return Reader(js, stream, self._span, follow=follow, timeout=timeout, bulk=bulk, route=route)
 
         self._reader = reader
         self._reading = reader()

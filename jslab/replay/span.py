@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from jslab.errors import ReplayError
 from jslab.subjects import EVERYTHING, overlap, pattern_fault
 
+DIRECT, CONSUMER = ROUTES = ("direct", "consumer")
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -84,6 +86,16 @@ def check_speed(speed: object) -> None:
         seen=f"speed={speed!r}",
         do="1 is as it happened, 600 makes ten minutes a second; leave it out to have everything at once",
     )
+
+
+def check_route(route: object) -> None:
+    """Raise ReplayError for a way to read that there is not; None is fine, and chooses."""
+    if route not in (None, *ROUTES):
+        raise ReplayError(
+            "there is no such way to read a stream",
+            seen=f"route={route!r}",
+            do=f"leave it out, or name one: {', '.join(ROUTES)}",
+        )
 
 
 def _check_sequence(name: str, seq: object) -> None:

@@ -26,11 +26,11 @@ from jslab.replay import Replay, StoredMessage, sources
 from jslab.streams import Stream
 
 # How to read, and what the report calls it.
-ROUTES: dict[str, dict[str, bool]] = {
-    "direct get, parsed in bulk": {"direct": True, "bulk": True},
-    "direct get, through nats-py": {"direct": True, "bulk": False},
-    "ordered consumer, parsed in bulk": {"direct": False, "bulk": True},
-    "ordered consumer, through nats-py": {"direct": False, "bulk": False},
+ROUTES: dict[str, dict[str, Any]] = {
+    "direct get, parsed in bulk": {"route": "direct", "bulk": True},
+    "direct get, through nats-py": {"route": "direct", "bulk": False},
+    "ordered consumer, parsed in bulk": {"route": "consumer", "bulk": True},
+    "ordered consumer, through nats-py": {"route": "consumer", "bulk": False},
 }
 every_route = pytest.mark.parametrize("route", ROUTES)
 NEW_YORK = ZoneInfo("America/New_York")
@@ -202,7 +202,7 @@ async def test_a_work_queue_is_read_by_direct_gets_alone(lab: Lab) -> None:
     stream = await numbered(lab, 10, retention="workqueue")
     assert len(await read(stream.replay())) == 10
     with pytest.raises(nats.js.errors.BadRequestError) as caught:
-        await read(stream.replay(direct=False))
+        await read(stream.replay(route="consumer"))
     assert "allow_direct=True" in caught.value.__notes__[0]
     assert (await stream.info()).state.messages == 10
 
@@ -216,6 +216,15 @@ async def test_a_stream_that_keeps_by_interest_keeps_what_it_had(lab: Lab, route
     assert len(await read(stream.replay(**ROUTES[route]))) == 20
     assert (await stream.info()).state.messages == 20
     assert (await lab.js.consumer_info("N", "billing")).num_pending == 20
+
+
+async def test_a_stream_without_direct_gets_is_read_by_a_consumer(lab: Lab) -> None:
+    stream = await numbered(lab, 10, allow_direct=False)
+    replay = stream.replay()
+    assert len(await read(replay)) == 10
+    assert replay.report.route == "ordered consumer, parsed in bulk"
+    with pytest.raises(ReplayError, match="N allows no direct gets"):
+        await read(stream.replay(route="direct"))
 
 
 async def test_a_replay_never_moves_a_consumer(lab: Lab) -> None:
@@ -243,7 +252,7 @@ async def test_leaving_early_leaves_nothing_behind(lab: Lab, route: str) -> None
                 break
     assert asyncio.all_tasks() == tasks
     assert await consumers(lab, "N") == 0
-    reading = asyncio.ensure_future(read(stream.replay(follow=True, **ROUTES[route])))
+    reading = asyncio.ensure_future(read(stream.replay(follow=True, bulk=ROUTES[route]["bulk"])))
     await asyncio.sleep(0.3)
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -568,7 +577,7 @@ async def test_a_connection_lost_for_longer_than_the_timeout_ends_it(
     monkeypatch.setattr(sources, "BATCH", 100)
     everyone = [server.name for server in lab.deployment.servers()]
 
-    async def cut_off(**options: bool) -> None:
+    async def cut_off(**options: Any) -> None:
         async for message in stream.replay(timeout=3, **options):
             if message.seq == 50:
                 await lab.faults.pause(*everyone)
@@ -617,6 +626,8 @@ async def test_no_stream_of_that_name(lab: Lab) -> None:
         ({"subject": "a.>.b"}, "cannot be a subject filter"),
         ({"subject": "a b"}, "cannot be a subject filter"),
         ({"subject": ""}, "cannot be a subject filter"),
+        ({"route": "push"}, "no such way to read"),
+        ({"route": "direct", "follow": True}, "wait for nothing new"),
     ],
 )
 async def test_a_question_that_makes_no_sense_is_refused_before_any_server_is_asked(
