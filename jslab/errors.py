@@ -19,8 +19,11 @@ the lesson; jslab only adds cause and remedy to them with ``add_note``.
     ├── StreamDriftError  (ValueError)    the stream exists with another configuration
     ├── SubjectError      (ValueError)    a subject that the stream does not capture
     ├── RecordError       (ValueError)    a record that cannot become a message
+    ├── ConsumerDriftError (ValueError)   the consumer exists with another configuration
+    ├── AckPendingError   (RuntimeError)  a consumer gives out nothing until something is acked
+    ├── AckedError        (RuntimeError)  a message that was acked, nak'ed or terminated already
+    ├── StalledError      (TimeoutError)  no server gave out what is there, for longer than the timeout
     ├── ReplayError       (ValueError)    a replay that makes no sense, or a stream that is another now
-    │   ├── StalledError  (TimeoutError)  no server gave out what is there, for longer than the timeout
     │   └── ClockError                    an event time is missing, or not in the stream's order
     ├── DataError         (LookupError)   a day or month the data does not have
     ├── ExerciseError     (LookupError)   no such lesson or exercise
@@ -122,12 +125,36 @@ class RecordError(LabError, ValueError):
     """A record cannot become a message; names the record by its position, counted from 0."""
 
 
+class ConsumerDriftError(LabError, ValueError):
+    """A consumer of that name exists with another configuration."""
+
+    def __init__(self, stream: str, consumer: str, differences: dict[str, tuple[object, object]]) -> None:
+        self.differences = differences
+        super().__init__(
+            f"consumer {consumer} of {stream} exists with another configuration",
+            seen="; ".join(
+                f"{field}: you asked for {asked!r}, the consumer has {has!r}"
+                for field, (asked, has) in differences.items()
+            ),
+            do="ask for what it has; take another name; or delete it with its position: "
+            f"await lab.js.delete_consumer({stream!r}, {consumer!r}). To move it: await consumer.reset(seq)",
+        )
+
+
+class AckPendingError(LabError, RuntimeError):
+    """A consumer has given out as many messages as it may without an ack, and waits for acks."""
+
+
+class AckedError(LabError, RuntimeError):
+    """A message is acked, nak'ed or terminated once."""
+
+
+class StalledError(LabError, TimeoutError):
+    """Nothing came for longer than the timeout, though there is more: no server gives it out."""
+
+
 class ReplayError(LabError, ValueError):
     """What was asked of a replay makes no sense, or the stream is not what it was at its start."""
-
-
-class StalledError(ReplayError, TimeoutError):
-    """A replay got nothing for longer than its timeout, though there is more."""
 
 
 class ClockError(ReplayError):

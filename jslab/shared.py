@@ -14,7 +14,7 @@ from jslab.connection import Connection
 from jslab.deployment import Say, SharedDeployment
 from jslab.errors import ClusterError, UnsupportedError
 from jslab.servers import cancel_on_signals
-from jslab.streams import OWNED
+from jslab.stream_config import OWNED
 
 T = TypeVar("T")
 # Seconds for a connection to servers that work as one cluster already.

@@ -9,6 +9,9 @@ from typing import Any
 
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StoreCompression, StreamConfig
 
+# Streams that carry this are the lab's own; a lesson's setup and clean-up touch no others.
+OWNED = {"managed-by": "jslab"}
+LESSON_KEY = "jslab-lesson"
 SECONDS = frozenset({"max_age", "duplicate_window", "subject_delete_marker_ttl"})
 NUMBERS = frozenset({"max_msgs", "max_bytes", "max_msg_size", "max_consumers", "max_msgs_per_subject"})
 CHOICES: Mapping[str, type[enum.Enum]] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import enum
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -12,20 +11,20 @@ import nats.js.errors
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerInfo, StreamConfig, StreamInfo
 
-from jslab import publishing, stream_config, views
+from jslab import consumers, publishing, stream_config, views
+from jslab.consumers import Consumer
+from jslab.drift import drift
 from jslab.errors import StreamDriftError
 from jslab.publishing import PublishReport
 from jslab.replay import Replay, ReplayReport
 from jslab.replay.clock import seek
 from jslab.replay.leader import Leader
 from jslab.replay.span import check_moment
+from jslab.stream_config import LESSON_KEY, OWNED
 from jslab.subjects import EVERYTHING, overlap
 
 R = TypeVar("R")
-
-# Streams that carry this are the lab's own; a lesson's setup and clean-up touch no others.
-OWNED = {"managed-by": "jslab"}
-LESSON_KEY = "jslab-lesson"
+Settle = Callable[[StreamInfo | ConsumerInfo], Awaitable[None]]
 
 # Where a stream's messages come from: without one of these there is nothing to create.
 SOURCES = frozenset({"subjects", "mirror", "sources"})
@@ -80,8 +79,9 @@ def _health(replica: Replica) -> str:
 class Stream:
     """A handle on one stream. Only its coroutines do I/O; ``config`` is as last seen."""
 
-    def __init__(self, js: JetStreamContext, info: StreamInfo) -> None:
+    def __init__(self, js: JetStreamContext, info: StreamInfo, settle: Settle | None = None) -> None:
         self.js = js
+        self._settle = settle
         self.config = info.config
         self.last_report: PublishReport | None = None
         """What the last ``publish_many`` achieved, also when it was stopped or raised."""
@@ -189,6 +189,15 @@ class Stream:
             **options,
         )
 
+    async def consumer(self, name: str | None = None, **config: Any) -> Consumer:
+        """Create a pull consumer of this stream, or bind to the one of that name.
+
+        ``config`` takes nats-py's ConsumerConfig names, and only what is given is compared; without a name it
+        is ephemeral. Raises ConsumerDriftError, listing the differences.
+        See :func:`jslab.consumers.open_consumer`.
+        """
+        return await consumers.open_consumer(self.js, self.name, name, settle=self._settle, **config)
+
     async def seek(self, clock: str, moment: datetime.datetime, *, subject: str = EVERYTHING) -> int:
         """Return the first sequence at or after an event time, which messages carry in the header ``clock``.
 
@@ -222,7 +231,7 @@ async def open_stream(
     name: str,
     *,
     lesson: str | None = None,
-    settle: Callable[[StreamInfo], Awaitable[None]] | None = None,
+    settle: Settle | None = None,
     **config: Any,
 ) -> Stream:
     """Create a stream, or bind to the one of that name, and return a handle.
@@ -240,11 +249,11 @@ async def open_stream(
         made = await _create(js, wanted)
         if settle is not None:
             await settle(made)
-        return Stream(js, made)
+        return Stream(js, made, settle)
     differences = drift(config, info.config)
     if differences:
         raise StreamDriftError(name, differences)
-    return Stream(js, info)
+    return Stream(js, info, settle)
 
 
 async def _find(js: JetStreamContext, name: str, config: dict[str, Any]) -> StreamInfo | None:
@@ -310,28 +319,6 @@ async def _who_overlaps(js: JetStreamContext, wanted: StreamConfig) -> str:
         f"A subject belongs to one stream: {'; '.join(found)}. Choose other subjects, "
         "or change that stream first."
     )
-
-
-def drift(asked: dict[str, Any], has: StreamConfig) -> dict[str, tuple[object, object]]:
-    """Return setting → (asked, has) for every given setting that the stream has otherwise."""
-    differences: dict[str, tuple[object, object]] = {}
-    for setting, value in asked.items():
-        theirs = getattr(has, setting)
-        if setting == "metadata":
-            theirs = {key: (theirs or {}).get(key) for key in value or {}}
-        if _comparable(value) != _comparable(theirs):
-            differences[setting] = (value, theirs)
-    return differences
-
-
-def _comparable(value: object) -> object:
-    if isinstance(value, enum.Enum):
-        return value.value
-    if isinstance(value, list | tuple):
-        return sorted(map(str, value))
-    if isinstance(value, int | float):
-        return float(value)
-    return value or None
 
 
 def tidy(name: str) -> str:

@@ -18,6 +18,7 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
+import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
@@ -33,6 +34,8 @@ HEADER_LINE = b"NATS/1.0"
 STATUS, DESCRIPTION = "Status", "Description"
 # What of nats-py 2.16 is used beyond its public names, besides the parser's ``parse`` and ``reset``.
 TOUCHED = ("_ps", "_send_command", "_flush_pending")
+# Seconds that the last frames of an inbox may take.
+MOST_DRAIN = 2
 # What a connection was given and does not say in ``options``.
 CREDENTIALS = ("_user_credentials", "_nkeys_seed", "_nkeys_seed_str", "_signature_cb", "_user_jwt_cb")
 
@@ -173,14 +176,21 @@ class Wire:
             self._parser.inboxes[str(subscription._id).encode()] = inbox
         return inbox
 
-    async def unsubscribe(self, inbox: Inbox) -> None:
-        """End an inbox; what is still under way for it is dropped."""
+    async def unsubscribe(self, inbox: Inbox, *, drain: bool = False) -> None:
+        """End an inbox. What is under way for it is dropped; with ``drain`` it still arrives."""
         subscription = self._subscriptions.pop(inbox, None)
         if subscription is None:
             return
+        with contextlib.suppress(nats.errors.Error, TimeoutError, OSError):
+            if drain and self.nc.is_connected and self._parser is None:
+                await subscription.drain()
+            else:
+                await subscription.unsubscribe()
+                if drain and self.nc.is_connected:
+                    # The server answers to the PING behind what it sent before the UNSUB.
+                    await self.nc.flush(MOST_DRAIN)
         if self._parser is not None:
             self._parser.inboxes.pop(str(subscription._id).encode(), None)
-        await subscription.unsubscribe()
 
     async def send(self, messages: Sequence[tuple[str, bytes]]) -> None:
         """Publish many small messages at once."""

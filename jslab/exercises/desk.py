@@ -18,7 +18,7 @@ from jslab.exercises.lablike import LabLike
 from jslab.exercises.notes import STREAM as NOTES
 from jslab.exercises.notes import Notes
 from jslab.exercises.room import CLONE, Room, Witness
-from jslab.streams import LESSON_KEY, OWNED
+from jslab.stream_config import LESSON_KEY, OWNED
 
 VERDICT_TYPE = "application/vnd.jslab.verdict+json"
 # A message to ourselves takes a millisecond; a connection that is moving to another server, seconds.

@@ -21,7 +21,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, RawStreamMsg, 
 from jslab.exercises.definition import BLANK, Wrong
 from jslab.exercises.lablike import LabLike
 from jslab.exercises.notes import Notes
-from jslab.streams import LESSON_KEY, OWNED
+from jslab.stream_config import LESSON_KEY, OWNED
 from jslab.waiting import until
 
 CLONE = "CHK"

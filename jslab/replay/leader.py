@@ -11,11 +11,11 @@ import nats.js.errors
 from nats.js import JetStreamContext
 from nats.js.api import StreamInfo
 
+from jslab.pulls import API
 from jslab.replay.rows import Row, nanoseconds
 from jslab.wire import HEADER_LINE
 
 NO_MESSAGE = 10037
-API = "$JS.API"
 
 
 class Leader:

@@ -20,19 +20,16 @@ import numpy as np
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
-from jslab.replay.leader import API
-from jslab.replay.rows import NANO, Batch
+from jslab.pulls import API, SILENCE, Pulls
+from jslab.replay.rows import Batch
 from jslab.subjects import EVERYTHING
 from jslab.wire import CRLF, HEADER_LINE, Frame, Headers, Wire, headers_of, status_of
 
 # What one request may bring. Two are under way at a time: this bounds the memory of a replay.
 BATCH, BATCH_BYTES = 20_000, 4 * 1024 * 1024
-# Seconds without a frame after which a request, or its server, is given up.
-SILENCE = 1.5
 # Seconds after which the server removes a consumer that nobody pulls from, should we be killed.
 ABANDONED = 5.0
-HEARTBEAT, EXPIRES = 0.5, 30.0
-IDLE, END_OF_BATCH = 100, 204
+END_OF_BATCH = 204
 # Parts of a delivered message's reply subject; with a domain there are two more before the numbers.
 ACK_FIELDS = 9
 # Headers that a direct get adds to a message's own, in this order at the end.
@@ -129,14 +126,17 @@ class ConsumerSource:
             return
         inbox = await self._wire.subscribe(self._wire.nc.new_inbox())
         try:
-            api = f"{API}.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
+            assert self._consumer is not None
             most = None if end is None else end - seq + 1
-            pulls = _Pulls(self._wire, api, inbox.subject, most)
+            pulls = Pulls(
+                self._wire.nc, self._stream, self._consumer, inbox.subject, BATCH, BATCH_BYTES, most
+            )
+            deliveries = _Deliveries(pulls)
             await pulls.top_up()
             while frames := await inbox.take(SILENCE):
-                if batch := pulls.read(frames):
+                if batch := deliveries.read(frames):
                     yield batch
-                if pulls.broken or (pulls.pending == 0 and end is not None):
+                if pulls.lost or (deliveries.pending == 0 and end is not None):
                     return
                 await pulls.top_up()
         finally:
@@ -168,36 +168,13 @@ class ConsumerSource:
                     await self._js.delete_consumer(self._stream, consumer)
 
 
-class _Pulls:
-    """The pull requests of one consumer that are under way, and what is still to come for them."""
+class _Deliveries:
+    """What one consumer has delivered, in its own order."""
 
-    def __init__(self, wire: Wire, api: str, reply: str, most: int | None) -> None:
-        self._wire = wire
-        self._most = most
-        """How many messages can be wanted at all; None for no end of them."""
-        self._api = api
-        self._reply = reply
-        self._to_come = 0
-        self._delivered = 0
+    def __init__(self, pulls: Pulls) -> None:
+        self._pulls = pulls
         self.pending = -1
         """Messages that wait behind the last one, by its own word; -1 before the first."""
-        self.broken = False
-        """Whether the consumer is gone, or a message of it was lost on the way."""
-
-    async def top_up(self) -> None:
-        """Ask for more before the last request is used up."""
-        while self._to_come < BATCH:
-            batch = BATCH if self._most is None else min(BATCH, self._most - self._delivered - self._to_come)
-            if batch <= 0:
-                return
-            asked = {
-                "batch": batch,
-                "max_bytes": BATCH_BYTES,
-                "expires": int(EXPIRES * NANO),
-                "idle_heartbeat": int(HEARTBEAT * NANO),
-            }
-            self._to_come += batch
-            await self._wire.nc.publish(self._api, json.dumps(asked).encode(), reply=self._reply)
 
     def read(self, frames: Sequence[Frame]) -> Batch:
         """Read messages, in the order in which the consumer delivered them, and heed statuses."""
@@ -205,16 +182,16 @@ class _Pulls:
         if len(messages) < len(frames):
             for _, reply, headers, _ in frames:
                 if not reply:
-                    self._heed(headers)
+                    self._pulls.heed(headers)
         cut = _cut_of(messages[0][1]) if messages else slice(0)
         fields = [reply.split(".")[cut] for _, reply, _, _ in messages]
         delivered = [int(field[1]) for field in fields]
-        if delivered != list(range(self._delivered + 1, self._delivered + 1 + len(delivered))):
-            # One was lost on the way. What is in order before it will be read again, and is left out.
-            self.broken = True
+        first = self._pulls.delivered + 1
+        if delivered != list(range(first, first + len(delivered))):
+            # One was lost on the way. What came before it is left out too: it will be read again.
+            self._pulls.lost = "a message was lost on the way"
             return Batch([], [], [], [], [])
-        self._delivered += len(delivered)
-        self._to_come -= len(delivered)
+        self._pulls.took(len(delivered))
         if fields:
             self.pending = int(fields[-1][3])
         return Batch(
@@ -224,16 +201,6 @@ class _Pulls:
             [headers for _, _, headers, _ in messages],
             [data for _, _, _, data in messages],
         )
-
-    def _heed(self, headers: Headers) -> None:
-        code, _ = status_of(headers) or (0, "")
-        if code == IDLE:
-            return
-        left = headers_of(headers).get("Nats-Pending-Messages")
-        if left is None:  # no request of ours ended: there is no such consumer, or no leader of it
-            self.broken = True
-        else:
-            self._to_come -= int(left)
 
 
 def _cut_of(reply: str) -> slice:

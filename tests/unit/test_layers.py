@@ -13,11 +13,13 @@ PACKAGE = Path(__file__).parents[2] / "jslab"
 # Bottom first. A module may import from the layers below its own, never from its own or from above.
 LAYERS = [
     {"errors"},
-    {"settings", "waiting", "subjects"},
+    {"settings", "waiting", "subjects", "drift"},
     {"views", "departures", "connection"},
     {"wire"},
+    {"pulls"},
     {"deployment"},
-    {"publishing", "consumers", "replay", "stream_config"},
+    {"publishing", "replay", "stream_config"},
+    {"consumers"},
     {"streams", "faults", "trial"},
     {"live", "ledger", "exercises", "monitoring"},
     {"lab"},
