@@ -1,9 +1,12 @@
 """Lesson 02: what each line of the manifests is for, on a live Kubernetes cluster."""
 
 import asyncio
+import contextlib
 import json
 import time
 from urllib.parse import urlsplit
+
+import nats.errors
 
 from jslab import trial
 from jslab.connection import Connection
@@ -211,6 +214,8 @@ async def the_name_in_the_manifests(lab):
 # ---------------------------------------------------------------- 02.3
 
 LINES = 500
+# Seconds within which a stream that can have a leader has one.
+ELECTIONS = 20
 
 disk = lesson.exercise(
     "02.3",
@@ -246,6 +251,13 @@ async def check_disk(room: Room) -> str:
             f"{home} is a new pod on the old volume: a claim outlives its pod, that is what it is for. "
             "The failing disk is still in use.",
         )
+    if not await _led(room, "TILL"):
+        raise Wrong(
+            "too-soon",
+            f"TILL is lost: {home} was still the only one that had it when its disk went. update_stream "
+            "returns before the new copies are there; now two that never caught up ask each other, and none "
+            'may lead. (await lab.reset("02.3") begins anew.)',
+        )
     await room.lab.ready()
     kept = {name: (await room.info(name)).state.messages for name in ("LEDGER", "TILL")}
     if lost := [f"{name} {count} of {LINES}" for name, count in kept.items() if count < LINES]:
@@ -255,6 +267,17 @@ async def check_disk(room: Room) -> str:
             "listed, it has a leader, and no error says that its only copy is gone.",
         )
     return f"{home} has another volume; LEDGER {kept['LEDGER']} and TILL {kept['TILL']} messages, as before."
+
+
+async def _led(room: Room, stream: str) -> bool:
+    """Wait until a stream has a leader that answers; tell whether it ever did."""
+    deadline = asyncio.get_running_loop().time() + ELECTIONS
+    while asyncio.get_running_loop().time() < deadline:
+        with contextlib.suppress(nats.errors.Error, TimeoutError):
+            if (await room.info(stream)).cluster.leader:
+                return True
+        await asyncio.sleep(0.5)
+    return False
 
 
 async def _uids(room: Room, server: str) -> tuple[str, str]:
@@ -286,6 +309,15 @@ async def a_new_pod_only(lab):
     till = await lab.stream("TILL")
     await lab.kubectl(f"delete pod {(await till.placement()).leader}")
     await lab.ready()
+
+
+@disk.wrong("too-soon")
+async def copies_ordered_but_not_waited_for(lab):
+    till = await lab.stream("TILL")
+    home = (await till.placement()).leader
+    await lab.js.update_stream(till.config, num_replicas=3)
+    await lab.kubectl(f"delete pvc data-{home} --wait=false")
+    await lab.faults.crash(home)
 
 
 @disk.wrong("lost")

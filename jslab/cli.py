@@ -166,11 +166,18 @@ def _up(arguments: argparse.Namespace) -> int:
     from jslab import servers, shared
 
     chosen = shared.choose(arguments.backend)
+    if chosen is None and arguments.offline:
+        raise UnsupportedError(
+            "--offline is for kind",
+            seen="the backend embedded pulls no image",
+            do="jslab up --backend kind --offline, or leave --offline out",
+        )
     if chosen is None and arguments.dry_run:
         raise UnsupportedError(
             "--dry-run asks an API server, and embedded has none",
             seen="three processes of this machine",
-            do="jslab doctor --table says what embedded makes of each line of the manifests",
+            do="name a backend that has one: jslab up --dry-run --backend kind; what embedded makes of each "
+            "line of the manifests: jslab doctor --table",
         )
     if chosen is None:
         servers.up(arguments.backend, _say)

@@ -64,13 +64,17 @@ class Faults:
             await self._deployment.resume(server)
             self._paused.discard(server)
 
+    async def undo(self) -> None:
+        """Resume and release everything, without waiting for anything to work again."""
+        await self.resume()
+        await self.release()
+
     async def heal(self, timeout: float = RECOVERY) -> None:
         """Resume and release everything, and wait until servers, streams and consumers work again.
 
         ``timeout`` in seconds. Raises NotReadyError with what each server last said.
         """
-        await self.resume()
-        await self.release()
+        await self.undo()
         await self._ready(timeout)
 
     def _check(self, fault: str, *servers: str) -> None:

@@ -13,8 +13,9 @@ from jslab import connection, deployment, settings
 from jslab.connection import Connection
 from jslab.deployment import Say, SharedDeployment
 from jslab.errors import ClusterError, UnsupportedError
+from jslab.exercises.notes import STREAM as NOTES
 from jslab.servers import cancel_on_signals
-from jslab.stream_config import OWNED
+from jslab.stream_config import LESSON_KEY, OWNED
 
 T = TypeVar("T")
 # Seconds for a connection to servers that work as one cluster already.
@@ -76,7 +77,7 @@ async def _status(chosen: SharedDeployment, as_json: bool) -> str:
     try:
         if not await chosen.present():
             there = {"backend": chosen.backend, "there": False}
-            nothing = f"{chosen.backend}: nothing is deployed; jslab up makes it"
+            nothing = f"{chosen.backend}: nothing is deployed; jslab up --backend {chosen.backend} makes it"
             return json.dumps(there) if as_json else nothing
         await chosen.open()
         holder = await chosen.holder()
@@ -136,7 +137,7 @@ async def _refuse_for_the_users_own(chosen: SharedDeployment) -> None:
 
 
 async def users_streams(chosen: SharedDeployment) -> list[str]:
-    """Name the streams that do not carry the lab's metadata.
+    """Name the streams that no lesson made: those without the lab's metadata, and those made outside one.
 
     Raises ClusterError when a server cannot be asked: then nobody knows.
     """
@@ -160,8 +161,13 @@ def _users(account: Any) -> set[str]:
     return {
         str(detail["name"])
         for detail in account.get("stream_detail") or []
-        if not OWNED.items() <= ((detail.get("config") or {}).get("metadata") or {}).items()
+        if not _is_the_courses(detail.get("name"), (detail.get("config") or {}).get("metadata") or {})
     }
+
+
+def _is_the_courses(name: object, metadata: dict[str, str]) -> bool:
+    """Tell whether the course made a stream for itself: for a lesson, or to keep answers in."""
+    return OWNED.items() <= metadata.items() and (LESSON_KEY in metadata or name == NOTES)
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

@@ -61,6 +61,7 @@ class Trial:
         self._path = Path(folder) / "manifests"
         shutil.copytree(course_folder("manifests"), self._path)
         self._deployment: KubernetesDeployment | None = None
+        self._begun = False
 
     def drop(self, file: str, key: str) -> Trial:
         """Take ``key:`` out of a file, with all that is indented below it. Raises ManifestError."""
@@ -120,10 +121,16 @@ class Trial:
         if self._deployment is not None:
             await self._deployment.down()
         await rollout.delete_namespace(self._parent.cluster.beside(self.namespace))
+        self._begun = False
         self._cleanup()
 
     async def _begin(self) -> None:
-        """Find a namespace of ours for it, or make one that is marked."""
+        """Find a namespace of ours for it, or make one that is marked; once found it stays."""
+        if self._begun and await self._there():
+            return
+        if self._deployment is not None:
+            await self._deployment.down()
+        self._begun, self._deployment = True, None
         for number in itertools.count(1):
             self.namespace = f"{self._parent.cluster.namespace}-{self.name}" + (
                 f"-{number}" if number > 1 else ""
@@ -135,6 +142,10 @@ class Trial:
             # One that is going takes ten seconds more, for its volumes.
             if found is None or not found["metadata"].get("deletionTimestamp"):
                 return
+
+    async def _there(self) -> bool:
+        found = await self._parent.cluster.get("Namespace", self.namespace)
+        return found is not None and not found["metadata"].get("deletionTimestamp")
 
     async def _other(self) -> KubernetesDeployment:
         if self._deployment is None:

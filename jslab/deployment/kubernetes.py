@@ -13,7 +13,7 @@ from jslab.deployment import Json, Say, Server, diagnosis, health, lease, manife
 from jslab.deployment.cluster import FORBIDDEN, UNAUTHORIZED, Cluster, Object, RefusalError
 from jslab.deployment.forward import Forward
 from jslab.deployment.lease import Lease
-from jslab.errors import ClusterError, DeploymentError, SettingsError
+from jslab.errors import ClusterError, DeploymentError, NotReadyError, SettingsError
 from jslab.settings import Settings, course_folder
 from jslab.waiting import until
 
@@ -21,6 +21,10 @@ from jslab.waiting import until
 ROLLOUT = 300.0
 # Seconds a pod may take to be replaced, and to leave when it is asked: lame duck is 40 of them.
 REPLACED, LEFT = 30.0, 90.0
+# Seconds in which servers that are there become healthy, unless something is wrong.
+JOINED = 15.0
+# The question that leaves out how streams are.
+SERVER_ONLY = "/healthz?js-server-only=true"
 # Seconds for a kubectl command; one that waits for a rollout takes a minute or two.
 KUBECTL = 180.0
 ELSEWHERE = "this needs the node's container engine; the backends kind and embedded can do it"
@@ -64,11 +68,26 @@ class KubernetesDeployment:
             if joins and self._settings.manifests is not None:
                 await self.install(print)
             await self._undo_faults()
-            await self.ready(self._settings.timeout)
+            await (self._join() if joins else self.ready(self._settings.timeout))
             await self.open()
         except BaseException:
             await self.down()
             raise
+
+    async def _join(self) -> None:
+        """Wait for servers that were there before; what is wrong with a stream alone keeps nobody out.
+
+        A stream that lost its copies for good, as in an exercise, keeps its servers from being healthy until
+        somebody removes it, and for that one has to come in.
+        """
+        try:
+            await self.ready(min(JOINED, self._settings.timeout))
+        except NotReadyError as err:
+            works, _ = await health.whole(self.get, self._manifest.names, SERVER_ONLY)
+            if works:
+                print(f"the servers work, but not all of their streams: {err.seen}")
+            else:
+                await self.ready(self._settings.timeout)
 
     async def open(self) -> None:
         """Give each server an address on this machine, without taking the lab; ``down`` closes them."""
@@ -153,7 +172,7 @@ class KubernetesDeployment:
 
     def _monitor_url(self, name: str) -> str:
         path = f"/api/v1/namespaces/{self.cluster.namespace}/pods/{name}:{self._port('monitor')}/proxy/"
-        return f"kubectl --context {self.cluster.context} get --raw {path}"
+        return f"{self.cluster.kubectl} get --raw {path}"
 
     async def get(self, server: str, path: str) -> tuple[int, Json]:
         """Return status and JSON of a monitoring path, by way of the API server; status 0: no answer."""

@@ -106,15 +106,20 @@ async def _lapsed(cluster: Cluster, found: Object, backend: str) -> Object | Non
         return found
     started = time.monotonic()
     latest: Object | None = found
+    told = False
 
     async def lapsed() -> bool:
-        nonlocal latest
+        nonlocal latest, told
         latest = await cluster.get("Lease", NAME)
         if latest is None or not _holder(latest):
             return True
         if not _same(latest, found):
             raise _held(latest, "another notebook has this lab", backend)
-        return time.monotonic() - started > DURATION
+        waited = time.monotonic() - started
+        if waited > RENEWAL and not told:
+            told = True
+            print(f"{describe(found)}, has the lab and gives no sign of life: waiting {DURATION} s for one")
+        return waited > DURATION
 
     await until(lapsed, what="the lease of a lab to lapse", timeout=DURATION + 5, every=0.5)
     return latest

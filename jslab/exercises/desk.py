@@ -10,7 +10,7 @@ from typing import Any
 
 from nats.js.api import StreamInfo
 
-from jslab import trial, views
+from jslab import connection, trial, views
 from jslab.errors import ExerciseError
 from jslab.exercises import definition
 from jslab.exercises.definition import Exercise, Lesson, Wrong
@@ -18,6 +18,7 @@ from jslab.exercises.lablike import LabLike
 from jslab.exercises.notes import STREAM as NOTES
 from jslab.exercises.notes import Notes
 from jslab.exercises.room import CLONE, Room, Witness
+from jslab.faults import RECOVERY
 from jslab.stream_config import LESSON_KEY, OWNED
 
 VERDICT_TYPE = "application/vnd.jslab.verdict+json"
@@ -96,11 +97,10 @@ class Desk:
         if lesson.needs_pods:
             trial.parent_of(self._lab.deployment)
         self.lesson = number
-        await self._lab.faults.heal()
         # Of another lesson's too: an ear that listens hides from a publisher that there is no stream.
         for witness in self._witnesses.values():
             await witness.close()
-        removed = await self._remove(lesson, lesson.owned(), everything=True)
+        removed = await self._mend(lesson, lesson.owned(), everything=True)
         self._diagnoses, self._hints = {}, {}
         for kind in ("answer", "predict", "reveal"):
             await self._notes.forget(kind, f"{number}.>")
@@ -114,12 +114,22 @@ class Desk:
     async def clean(self, number: str) -> tuple[str, ...]:
         """Remove what a lesson made and stop listening."""
         lesson = definition.load(number)
-        await self._lab.faults.heal()
         for exercise in lesson.exercises.values():
             await self._room(exercise).witness.close()
         if self.lesson == number:
             self.lesson = None
-        return tuple(await self._remove(lesson, lesson.owned(), everything=True))
+        return tuple(await self._mend(lesson, lesson.owned(), everything=True))
+
+    async def _mend(self, lesson: Lesson, names: set[str], *, everything: bool) -> list[str]:
+        """End all faults, remove streams of the lesson, and then wait for the rest to work.
+
+        In this order, because a stream that lost its copies for good keeps its servers from being healthy.
+        """
+        await self._lab.faults.undo()
+        await connection.until_answers(self._lab.nc, RECOVERY)
+        removed = await self._remove(lesson, names, everything=everything)
+        await self._lab.ready(RECOVERY)
+        return removed
 
     async def check(self, number: str) -> Verdict:
         """Look, and change nothing."""
@@ -160,8 +170,7 @@ class Desk:
     async def reset(self, number: str) -> None:
         """Remove what was made for the exercise and set it up again."""
         lesson, exercise = definition.find(number)
-        await self._lab.faults.heal()
-        await self._remove(lesson, set(exercise.streams), everything=False)
+        await self._mend(lesson, set(exercise.streams), everything=False)
         await self._notes.forget("answer", number)
         self._diagnoses.pop(number, None)
         self._hints.pop(number, None)

@@ -12,7 +12,7 @@ import pytest
 from jslab.errors import ExerciseError
 from jslab.exercises import definition
 from jslab.lab import Lab
-from jslab.streams import LESSON_KEY, OWNED
+from jslab.stream_config import LESSON_KEY, OWNED
 from jslab.waiting import until
 
 TOWER, RADAR, CHARTERS = (definition.find(number)[1] for number in ("00.1", "00.2", "00.3"))

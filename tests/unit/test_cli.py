@@ -213,3 +213,5 @@ def test_a_dry_run_of_embedded_starts_nothing_and_says_why(capsys: pytest.Captur
     said = capsys.readouterr().err
     assert "embedded has none" in said
     assert "doctor --table" in said
+    assert cli.main(["up", "--offline"]) == cli.CANNOT
+    assert "--offline is for kind" in capsys.readouterr().err
