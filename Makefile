@@ -23,13 +23,17 @@ lab: $(LAB) ## open the course in JupyterLab, on your own copy (DIR=jslab-course
 test: $(TOOLS) ## run every test on the embedded servers, lessons and a real browser included (ARGS="-k ...")
 	@$(PY) -m pytest -p tests.no_skips -n 3 --dist loadfile --durations=10 --ignore=tests/kind $(ARGS)
 
-# A cluster of its own: tests remove every stream, and a learner's cluster may hold some that are dear to them.
-test-kind: export JSLAB_KIND_CLUSTER = jslab-test
-test-kind: $(TOOLS) ## run contract, lessons and what only a cluster can show on a live kind cluster (needs Docker, kind)
-	@trap '$(PY) -m jslab down --backend kind --yes' EXIT; trap 'exit 130' INT TERM; \
-	$(PY) -m jslab up --backend kind --offline && $(PY) -m jslab up --backend kind --offline && \
-	$(PY) -m pytest -p tests.no_skips -n 2 --dist loadscope --durations=15 --backend kind \
-	  tests/contract tests/course tests/kind $(ARGS)
+# Clusters of its own, one for each process: tests remove every stream, and a learner's cluster may hold some
+# that are dear to them. The first is brought up twice, as learners do.
+CLUSTERS = jslab-test-gw0 jslab-test-gw1
+test-kind: $(TOOLS) ## run contract, lessons and what only a cluster can show on live kind clusters (needs Docker, kind)
+	@down() { for name in $(CLUSTERS); do JSLAB_KIND_CLUSTER=$$name $(PY) -m jslab down --backend kind --yes; done; }; \
+	trap down EXIT; trap 'exit 130' INT TERM; \
+	for name in $(CLUSTERS) $(firstword $(CLUSTERS)); do \
+	  JSLAB_KIND_CLUSTER=$$name $(PY) -m jslab up --backend kind --offline || exit; \
+	done; \
+	JSLAB_KIND_CLUSTER=jslab-test $(PY) -m pytest -p tests.no_skips -n 2 --dist loadfile --durations=15 \
+	  --backend kind tests/contract tests/course tests/kind $(ARGS)
 
 lint: $(TOOLS) lint-notebooks ## check style, types, notebooks and the order of imports
 	@$(VENV)/bin/ruff check .

@@ -14,8 +14,6 @@ from jslab import settings
 from jslab.deployment.process import lab_folders
 from jslab.lab import Lab, start
 
-OWN_CLUSTERS = "test_own_clusters.py"
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -23,20 +21,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """On a shared backend one process has the lab: it may hold the lease, and others would see nodes break.
-
-    Tests that make clusters for themselves run beside it, in another process.
-    """
-    if config.getoption("--backend") == "embedded":
-        return None
-    from xdist.scheduler import LoadScopeScheduling
-
-    class ByCluster(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            return "own clusters" if OWN_CLUSTERS in nodeid else "the shared cluster"
-
-    return ByCluster(config, log)
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each process of a run on kind a cluster of its own: one notebook at a time has a cluster's lab."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker and config.getoption("--backend") == "kind":
+        os.environ["JSLAB_KIND_CLUSTER"] = f"{os.environ.get('JSLAB_KIND_CLUSTER', 'jslab')}-{worker}"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
