@@ -17,6 +17,7 @@ the lesson; jslab only adds cause and remedy to them with ``add_note``.
     │   └── LeaseHeldError                another notebook has the shared lab
     ├── UnsupportedError  (RuntimeError)  this backend cannot do it; names the one that can
     ├── StreamDriftError  (ValueError)    the stream exists with another configuration
+    ├── PlacementError    (RuntimeError)  copies or leaders are not where they were asked to be
     ├── SubjectError      (ValueError)    a subject that the stream does not capture
     ├── RecordError       (ValueError)    a record that cannot become a message
     ├── ConsumerDriftError (ValueError)   the consumer exists with another configuration
@@ -115,6 +116,10 @@ class StreamDriftError(LabError, ValueError):
             f"stream = await lab.stream({stream!r}), await lab.js.update_stream(stream.config, {changes}); "
             f"or delete it with its messages: await lab.js.delete_stream({stream!r})",
         )
+
+
+class PlacementError(LabError, RuntimeError):
+    """A stream's or consumer's copies, or its leader, are not where they were asked to be."""
 
 
 class SubjectError(LabError, ValueError):

@@ -11,14 +11,14 @@ from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nats.js.errors
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerInfo, StreamInfo
 
-from jslab import connection, deployment, exercises, settings, streams, trial, views
+from jslab import connection, deployment, exercises, replication, settings, streams, trial, views
 from jslab.deployment import Deployment, Server
 from jslab.errors import SettingsError
 from jslab.faults import Faults
@@ -26,6 +26,9 @@ from jslab.settings import Settings
 from jslab.streams import Stream
 from jslab.trial import Trial
 from jslab.waiting import LONGEST_NAP, until
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # The server's default duplicate_window: after this pause a repeated Msg-Id is stored again.
 DEDUP_WINDOW = 120.0
@@ -188,6 +191,20 @@ class Lab:
         """Name of the server that the connection enters by, None while disconnected."""
         urls = {server.client_url: server.name for server in self.deployment.servers()}
         return urls.get(self._connection.url or "")
+
+    async def leaders(self) -> pd.DataFrame:
+        """Return a row for each copy of each stream and consumer: group, kind, server, role, current, lag."""
+        return replication.frame(await replication.groups(self.nc))
+
+    async def move_leaders_off(self, server: str) -> list[str]:
+        """Have other servers lead what ``server`` leads, and return the names of what moved.
+
+        Streams and consumers alike, as before its maintenance; what has a single copy stays.
+        """
+        if server not in [each.name for each in self.deployment.servers()]:
+            names = ", ".join(each.name for each in self.deployment.servers())
+            raise SettingsError(f"there is no server {server!r}", seen=names, do="use one of those")
+        return await replication.move_leaders_off(self.nc, server)
 
     async def enter(self, server: str) -> None:
         """Move the connection to ``server``; it stays there until that server goes away."""

@@ -11,7 +11,7 @@ import nats.js.errors
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerInfo, StreamConfig, StreamInfo
 
-from jslab import consumers, publishing, stream_config, views
+from jslab import consumers, publishing, replication, stream_config, views
 from jslab.consumers import Consumer
 from jslab.drift import drift
 from jslab.errors import StreamDriftError
@@ -107,6 +107,21 @@ class Stream:
     async def placement(self) -> Placement:
         """Ask the stream's leader who holds copies; followers would call healthy peers not current."""
         return placement(await self.info())
+
+    async def step_down(self, to: str | None = None) -> str:
+        """Have the leader hand over, to server ``to`` if named; return who leads then.
+
+        See :func:`jslab.replication.step_down`. Raises PlacementError.
+        """
+        return await replication.step_down(self.js._nc, self.name, to=to)
+
+    async def scale(self, replicas: int, timeout: float = replication.COPIED) -> Placement:
+        """Give the stream, and its consumers, so many copies, and return when each has all there is.
+
+        ``timeout`` in seconds. See :func:`jslab.replication.scale`. Raises PlacementError.
+        """
+        await replication.scale(self.js, (await self.info()).config, replicas, timeout)
+        return await self.placement()
 
     async def purge(
         self, *, subject: str | None = None, seq: int | None = None, keep: int | None = None

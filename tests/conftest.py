@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,18 +13,16 @@ from jslab import settings
 from jslab.deployment.process import lab_folders
 from jslab.lab import Lab, start
 
+# Each process of a run on kind has a cluster of its own, as one notebook at a time has a cluster's lab. Said
+# here, before tests/kind/support.py reads it.
+if "PYTEST_XDIST_WORKER" in os.environ and "JSLAB_KIND_CLUSTER" in os.environ:
+    os.environ["JSLAB_KIND_CLUSTER"] += f"-{os.environ['PYTEST_XDIST_WORKER']}"
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--backend", default="embedded", help="the backend that contract and course tests run on"
     )
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Give each process of a run on kind a cluster of its own: one notebook at a time has a cluster's lab."""
-    worker = os.environ.get("PYTEST_XDIST_WORKER")
-    if worker and config.getoption("--backend") == "kind":
-        os.environ["JSLAB_KIND_CLUSTER"] = f"{os.environ.get('JSLAB_KIND_CLUSTER', 'jslab')}-{worker}"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -13,6 +13,7 @@ import nats.js.errors
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo
 
+from jslab import replication
 from jslab.consumers.dead import DeadLetters
 from jslab.consumers.delivery import Delivery, deliveries, explain_acks, info_of
 from jslab.consumers.message import Message
@@ -176,6 +177,13 @@ class Consumer:
     async def reset(self, seq: int | None = None) -> None:
         """Put its position back, to ``seq`` or to where it began (nats-py: ``js.reset_consumer``)."""
         await self.js.reset_consumer(self.stream, self.name, seq=seq)
+
+    async def step_down(self, to: str | None = None) -> str:
+        """Have the consumer's leader hand over, to server ``to`` if named; return who leads then.
+
+        A consumer is a raft group of its own: its leader need not be the stream's. Raises PlacementError.
+        """
+        return await replication.step_down(self.js._nc, self.stream, self.name, to=to)
 
     async def dead_letters(self, stream: str) -> DeadLetters:
         """Keep in ``stream`` what this consumer gives up, and return a handle to read it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -38,7 +39,9 @@ async def everything(lab: Lab) -> dict[str, Any]:
     for info in await lab.js.streams_info():
         name = str(info.config.name)
         consumers = await lab.js.consumers_info(name)
-        seen[name] = (info.config, info.state, [(c.name, c.config, c.num_pending) for c in consumers])
+        # The count of consumers lags behind; the consumers themselves are listed.
+        state = dataclasses.replace(info.state, consumer_count=0)
+        seen[name] = (info.config, state, [(c.name, c.config, c.num_pending) for c in consumers])
     seen["entry"] = lab.entry
     seen["servers"] = lab.deployment.servers()
     _, connections = await lab.deployment.get(str(lab.entry), "/connz?subs=1")

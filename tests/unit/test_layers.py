@@ -18,7 +18,7 @@ LAYERS = [
     {"wire"},
     {"pulls"},
     {"deployment"},
-    {"publishing", "replay", "stream_config"},
+    {"publishing", "replay", "stream_config", "replication"},
     {"consumers"},
     {"streams", "faults", "trial"},
     {"live", "ledger", "exercises", "monitoring"},

@@ -1,0 +1,223 @@
+"""Who leads, who holds copies, and how to change both: for streams, their consumers and the meta group."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+from nats.js.api import StreamConfig
+
+from jslab.errors import PlacementError
+from jslab.pulls import API
+from jslab.waiting import until
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+META = "meta"
+# Seconds until a new leader answers, and until copies of what a lesson holds have caught up.
+ELECTED, COPIED = 20.0, 60.0
+ASKED = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One raft group as its leader sees it: of the meta layer, a stream or a consumer."""
+
+    kind: str
+    """``meta``, ``stream`` or ``consumer``."""
+    stream: str
+    consumer: str
+    leader: str | None
+    followers: tuple[dict[str, Any], ...]
+    """The leader's word on each follower: name, current, offline, lag."""
+    wanted: int = 0
+    """Copies that its configuration asks for; 0 for a consumer that has as many as its stream."""
+
+    @property
+    def name(self) -> str:
+        """``meta``, the stream's name, or stream and consumer with a slash between."""
+        return {META: META, "stream": self.stream}.get(self.kind, f"{self.stream}/{self.consumer}")
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """Servers that hold it, the leader first."""
+        leader = (self.leader,) if self.leader else ()
+        return (*leader, *(str(follower["name"]) for follower in self.followers))
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether it has a leader, and every follower is there and has applied what the leader has."""
+        return self.leader is not None and all(
+            follower.get("current") and not follower.get("offline") and not follower.get("lag")
+            for follower in self.followers
+        )
+
+
+async def groups(nc: Client, *, stream: str | None = None) -> list[Group]:
+    """Ask every leader for its group: all streams and consumers, or those of one stream.
+
+    A group without a leader is listed with None and no followers.
+    """
+    names = [stream] if stream else (await _ask(nc, "STREAM.NAMES")).get("streams") or []
+    found = []
+    for name in names:
+        found.append(_group("stream", name, "", await _info(nc, f"STREAM.INFO.{name}")))
+        for consumer in (await _ask(nc, f"CONSUMER.NAMES.{name}")).get("consumers") or []:
+            info = await _info(nc, f"CONSUMER.INFO.{name}.{consumer}")
+            found.append(_group("consumer", name, consumer, info))
+    return found
+
+
+def frame(found: list[Group]) -> pd.DataFrame:
+    """Return a row for each copy: group, kind, server, role, current, offline, lag."""
+    import pandas as pd
+
+    rows: list[dict[str, Any]] = []
+    for group in found:
+        about = {"group": group.name, "kind": group.kind}
+        if group.leader:
+            rows.append(
+                {
+                    **about,
+                    "server": group.leader,
+                    "role": "leader",
+                    "current": True,
+                    "offline": False,
+                    "lag": 0,
+                }
+            )
+        rows += [
+            {
+                **about,
+                "server": follower["name"],
+                "role": "follower",
+                "current": bool(follower.get("current")),
+                "offline": bool(follower.get("offline")),
+                "lag": int(follower.get("lag", 0)),
+            }
+            for follower in group.followers
+        ]
+    return pd.DataFrame(rows, columns=["group", "kind", "server", "role", "current", "offline", "lag"])
+
+
+async def step_down(nc: Client, stream: str, consumer: str = "", *, to: str | None = None) -> str:
+    """Have a leader hand over, to a chosen server if one is named, and return who leads then.
+
+    Raises PlacementError when that server holds no copy, or did not become the leader.
+    """
+    subject = f"{stream}.{consumer}" if consumer else stream
+    kind = "CONSUMER" if consumer else "STREAM"
+    before = _group(kind.lower(), stream, consumer, await _info(nc, f"{kind}.INFO.{subject}"))
+    if to is not None and to not in before.servers:
+        raise PlacementError(
+            f"{to} cannot lead {before.name}: it has no copy",
+            seen=f"copies on {', '.join(before.servers) or 'no server that is known'}",
+            do="name one of those",
+        )
+    if to is not None and to == before.leader:
+        return to
+    if len(before.servers) < 2:
+        raise PlacementError(
+            f"{before.name} has one copy: there is nobody to hand over to",
+            seen=f"copies on {', '.join(before.servers) or 'no server'}",
+            do="give it three: await stream.scale(3)",
+        )
+    asked = {"placement": {"preferred": to}} if to else {}
+    await _ask(nc, f"{kind}.LEADER.STEPDOWN.{subject}", asked)
+    return await _until_led(nc, f"{kind}.INFO.{subject}", before, to)
+
+
+async def _until_led(nc: Client, api: str, before: Group, to: str | None) -> str:
+    """Wait until another leads, or the one that was asked for."""
+    seen: str | None = None
+
+    async def led() -> str | None:
+        nonlocal seen
+        seen = _group("", "", "", await _info(nc, api)).leader
+        return seen if seen and (seen == to if to else seen != before.leader) else None
+
+    leader = await until(
+        led,
+        what=f"{to or 'another server'} to lead {before.name}",
+        timeout=ELECTED,
+        seen=lambda: f"leader {seen or 'none'}",
+        do="a leader hands over to a follower that is current: see await lab.leaders()",
+        error=PlacementError,
+    )
+    assert leader is not None
+    return leader
+
+
+async def scale(js: JetStreamContext, config: StreamConfig, replicas: int, timeout: float = COPIED) -> None:
+    """Give a stream, and its consumers, so many copies, and return when each has all there is.
+
+    ``update_stream`` returns before the new copies exist, so this waits until the leader calls every copy
+    current, without lag, and the number is right. Raises PlacementError; the server's own errors pass.
+    """
+    assert config.name is not None
+    name = config.name
+    await js.update_stream(config, num_replicas=replicas)
+    found: list[Group] = []
+
+    async def copied() -> bool:
+        nonlocal found
+        found = await groups(js._nc, stream=name)
+        return all(group.caught_up and len(group.servers) == (group.wanted or replicas) for group in found)
+
+    await until(
+        copied,
+        what=f"{name} to have {replicas} copies that are current",
+        timeout=timeout,
+        every=0.1,
+        seen=lambda: "; ".join(_told(group) for group in found),
+        do="it goes on by itself; see await lab.leaders(), and give it longer: timeout=",
+        error=PlacementError,
+    )
+
+
+async def move_leaders_off(nc: Client, server: str) -> list[str]:
+    """Have every stream and consumer that ``server`` leads, and has other copies, led by another.
+
+    Returns their names. One with a single copy stays: there is nobody to hand over to.
+    """
+    moved = []
+    for group in await groups(nc):
+        if group.leader == server and len(group.servers) > 1:
+            await step_down(nc, group.stream, group.consumer)
+            moved.append(group.name)
+    return moved
+
+
+def _told(group: Group) -> str:
+    behind = [f"{f['name']} {f.get('lag', 0):,} behind" for f in group.followers if not f.get("current")]
+    return f"{group.name}: {len(group.servers)} copies, leader {group.leader or 'none'}" + (
+        f", {', '.join(behind)}" if behind else ""
+    )
+
+
+def _group(kind: str, stream: str, consumer: str, info: dict[str, Any]) -> Group:
+    cluster, wanted = info.get("cluster") or {}, int((info.get("config") or {}).get("num_replicas") or 0)
+    followers = tuple(cluster.get("replicas") or ())
+    return Group(kind, stream, consumer, cluster.get("leader") or None, followers, wanted)
+
+
+async def _info(nc: Client, api: str) -> dict[str, Any]:
+    """Ask for a stream or consumer; empty when nobody answers for it."""
+    try:
+        return await _ask(nc, api)
+    except (TimeoutError, nats.errors.NoRespondersError, nats.js.errors.ServiceUnavailableError):
+        return {}
+
+
+async def _ask(nc: Client, api: str, asked: dict[str, Any] | None = None) -> dict[str, Any]:
+    payload = json.dumps(asked).encode() if asked else b""
+    reply: dict[str, Any] = json.loads((await nc.request(f"{API}.{api}", payload, timeout=ASKED)).data)
+    if "error" in reply:
+        raise nats.js.errors.APIError.from_error(reply["error"])
+    return reply
