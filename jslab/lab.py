@@ -18,10 +18,13 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerInfo, StreamInfo
 
-from jslab import connection, deployment, exercises, replication, settings, streams, trial, views
+from jslab import connection, deployment, exercises, live, replication, settings, streams, trial, views
 from jslab.deployment import Deployment, Server
 from jslab.errors import SettingsError
 from jslab.faults import Faults
+from jslab.glance import Glance
+from jslab.live import Live
+from jslab.player import Player
 from jslab.settings import Settings
 from jslab.streams import Stream
 from jslab.trial import Trial
@@ -315,6 +318,24 @@ class Lab:
         for made in trials:
             await made.remove()
         await trial.remove_all(self.deployment)
+
+    def live(self, stream: Stream, *, every: float = live.EVERY) -> Live:
+        """Show who leads a stream, how its copies lag, and its rates, while a block runs.
+
+        ``async with lab.live(board) as seen: …``; then ``seen.frame()`` has a row for each look, one every
+        ``every`` seconds. The last look stays in the notebook.
+        """
+        settings.check_seconds(every, "every of live")
+        return Live(stream.name, Glance(self.nc, self.deployment, stream.name), every)
+
+    async def player(self, stream: Stream, *, clock: str | None = None) -> Player:
+        """Return a cursor at a stream's beginning: ``await player.goto(moment)``, ``await player.play(600)``.
+
+        Moments are event times in the header ``clock``, or stored times without one.
+        """
+        made = Player(self.js, stream.name, clock)
+        await made.goto(1)
+        return made
 
     def scenario(self, exercise: str) -> exercises.ScenarioRun:
         """Run an exercise's traffic and faults around your code: ``async with lab.scenario("04.2")``."""

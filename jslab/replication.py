@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -129,23 +130,22 @@ async def step_down(nc: Client, stream: str, consumer: str = "", *, to: str | No
             do="give it three: await stream.scale(3)",
         )
     asked = {"placement": {"preferred": to}} if to else {}
-    await _ask(nc, f"{kind}.LEADER.STEPDOWN.{subject}", asked)
-    return await _until_led(nc, f"{kind}.INFO.{subject}", before, to)
-
-
-async def _until_led(nc: Client, api: str, before: Group, to: str | None) -> str:
-    """Wait until another leads, or the one that was asked for."""
-    seen: str | None = None
+    seen = before.leader
 
     async def led() -> str | None:
         nonlocal seen
-        seen = _group("", "", "", await _info(nc, api)).leader
+        if seen is not None and seen != to and (to or seen == before.leader):
+            # Again while another leads: a follower that has not caught up yet is passed over.
+            with contextlib.suppress(nats.js.errors.APIError, TimeoutError):
+                await _ask(nc, f"{kind}.LEADER.STEPDOWN.{subject}", asked)
+        seen = _group("", "", "", await _info(nc, f"{kind}.INFO.{subject}")).leader
         return seen if seen and (seen == to if to else seen != before.leader) else None
 
     leader = await until(
         led,
         what=f"{to or 'another server'} to lead {before.name}",
         timeout=ELECTED,
+        every=0.2,
         seen=lambda: f"leader {seen or 'none'}",
         do="a leader hands over to a follower that is current: see await lab.leaders()",
         error=PlacementError,

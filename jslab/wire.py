@@ -23,6 +23,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from jslab.connection import let_go_of_socket
+from jslab.errors import StalledError
 
 # A header block as it came, or as nats-py has read it; None where there is none.
 Headers = bytes | dict[str, str] | None
@@ -150,9 +151,20 @@ class Wire:
         self._subscriptions: dict[Inbox, Any] = {}
 
     @classmethod
-    async def open(cls, nc: Client, *, bulk: bool = True) -> Wire:
-        """Connect as ``nc`` is connected: the same servers, beginning with its own, and credentials."""
-        made = await another(nc)
+    async def open(cls, nc: Client, *, bulk: bool = True, timeout: float = 20.0) -> Wire:
+        """Connect as ``nc`` is connected: the same servers, beginning with its own, and credentials.
+
+        Raises StalledError when no server takes the connection within ``timeout`` seconds.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                made = await another(nc)
+        except TimeoutError as err:
+            raise StalledError(
+                f"no server takes a connection: waited {timeout:g} s",
+                seen=f"tried {', '.join(server.netloc for server in nc.servers)}",
+                do="see await lab.status(); await lab.faults.heal() ends all faults",
+            ) from err
         why = "asked for" if not bulk else cannot_touch(made)
         parser = None
         if not why:
@@ -225,12 +237,16 @@ async def another(nc: Client) -> Client:
         """Errors show in what does not arrive; nats-py would print them."""
         let_go_of_socket(made)
 
-    await made.connect(
-        servers=urls,
-        inbox_prefix=bytes(nc._inbox_prefix),
-        error_cb=on_error,
-        **{**nc.options, **given, "dont_randomize": True},
-    )
+    try:
+        await made.connect(
+            servers=urls,
+            inbox_prefix=bytes(nc._inbox_prefix),
+            error_cb=on_error,
+            **{**nc.options, **given, "dont_randomize": True},
+        )
+    except BaseException:
+        let_go_of_socket(made)
+        raise
     return made
 
 

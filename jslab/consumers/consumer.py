@@ -100,6 +100,7 @@ class Consumer:
         self.ended, count, normal = "", 0, False
         async with self._delivery(batch=PREFETCH, most=limit, timeout=timeout) as delivery:
             waiting: list[Message] = []
+            delivery.keep = lambda: waiting
             try:
                 arrived = time.monotonic()
                 while limit is None or count < limit:
@@ -145,7 +146,7 @@ class Consumer:
         whose ack is lost comes again.
         """
         info = await self.info()
-        wire = await Wire.open(self.js._nc)
+        wire = await Wire.open(self.js._nc, timeout=timeout)
         try:
             worker = Worker(
                 handler,
@@ -153,7 +154,6 @@ class Consumer:
                 retry_delay=retry_delay,
                 poison=poison,
                 handler_timeout=handler_timeout,
-                ack_wait=info.config.ack_wait or 30.0,
             )
             self.last_work = worker.report
             await worker.run(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
 
 import nats.errors
 import nats.js.errors
@@ -26,6 +26,8 @@ PASSING = (
     nats.js.errors.ServiceUnavailableError,
 )
 NAP = 0.05
+# The server's default ack_wait in seconds, and parts of it after which what waits here is kept.
+ACK_WAIT, KEEP = 30.0, 3
 
 
 class Delivery:
@@ -43,6 +45,8 @@ class Delivery:
         self.anew = self._heard
         """When it last had to begin anew: the time before that does not count as idle."""
         self.pulls = pulls
+        self.keep: Callable[[], Iterable[Message]] = tuple
+        """Gives the messages that are here and not handled yet: none of them shall come again elsewhere."""
         self.give_back: list[Message] = []
         """Messages that are nak'ed at the end, if nobody has settled them by then."""
 
@@ -78,11 +82,16 @@ class Delivery:
         self.pulls.forget()
         self.anew = time.monotonic()
 
-    async def keep_waiting(self) -> None:
-        """Begin the ack_wait anew of what has come and was not taken yet."""
-        for _, reply, _, _ in list(self._inbox.frames):
-            if reply:
-                await self._send(reply, PROGRESS)
+    async def keep_waiting(self, every: float) -> None:
+        """Begin the ack_wait anew, again and again, of what waits here and what is not even taken yet."""
+        while True:
+            await asyncio.sleep(every)
+            for message in list(self.keep()):
+                if not message.settled:
+                    await message.in_progress()
+            for _, reply, _, _ in list(self._inbox.frames):
+                if reply:
+                    await self._send(reply, PROGRESS)
 
     def _stalled(self, seen: str) -> StalledError:
         return StalledError(
@@ -107,9 +116,14 @@ async def deliveries(
     inbox = await wire.subscribe(wire.nc.new_inbox())
     pulls = Pulls(wire.nc, info.stream_name, info.name, inbox.subject, batch, most=most)
     delivery = Delivery(js, wire, pulls, inbox, send, timeout)
+    keeping = asyncio.get_running_loop().create_task(
+        delivery.keep_waiting((info.config.ack_wait or ACK_WAIT) / KEEP)
+    )
     try:
         yield delivery
     finally:
+        keeping.cancel()
+        await asyncio.wait({keeping})
         # First nothing more may come: what is given back would be given to us again.
         await wire.unsubscribe(inbox, drain=True)
         delivery.give_back += [Message(frame, send) for frame in inbox.frames if frame[1]]

@@ -19,8 +19,6 @@ from jslab.wire import Wire
 
 # Messages to have here ahead of the handler: what it handles in this many seconds, within these bounds.
 AHEAD_SECONDS, AHEAD_MOST = 0.25, 2_000
-# Parts of ack_wait after which a message that is not handled yet is kept from coming again elsewhere.
-KEEP = 3
 NAP = 0.2
 GIVEN_BACK = "nak'ed"
 
@@ -107,15 +105,13 @@ class Worker:
         retry_delay: float,
         poison: type[Exception] | tuple[type[Exception], ...],
         handler_timeout: float | None,
-        ack_wait: float,
     ) -> None:
         self._handler = handler
         self._concurrency = concurrency
         self._retry_delay = retry_delay
         self._poison = poison
         self._handler_timeout = handler_timeout
-        self._keep = ack_wait / KEEP
-        self._held: dict[Message, float] = {}
+        self._held: set[Message] = set()
         self._ahead = concurrency
         self.report = WorkReport()
 
@@ -135,20 +131,17 @@ class Worker:
         self.report.consumer = f"{info.name} of {info.stream_name}"
         begun = time.monotonic()
         outbox = Outbox(wire)
-        keeping: asyncio.Task[None] | None = None
         delivery: Delivery | None = None
         try:
             async with deliveries(
                 js, wire, info, outbox.put, batch=self._concurrency, most=limit, timeout=timeout
             ) as delivery:
-                keeping = asyncio.get_running_loop().create_task(self._keep_held(delivery))
+                delivery.keep = lambda: self._held
                 try:
                     await self._work(delivery, limit, idle, forever, look)
                 finally:
                     delivery.give_back += self._held
         finally:
-            if keeping is not None:
-                keeping.cancel()
             if delivery is not None:
                 self.report.given_back = sum(m.settled == GIVEN_BACK for m in delivery.give_back)
             self.report.seconds = time.monotonic() - begun
@@ -171,7 +164,7 @@ class Worker:
                 messages = await delivery.take(NAP)
                 if messages:
                     taken += len(messages)
-                    self._held |= dict.fromkeys(messages, time.monotonic())
+                    self._held |= set(messages)
                     await self._ask(delivery.pulls, limit, taken)  # on its way while these are handled
                     await hand_over(messages)
                 elif not self._held and not forever and time.monotonic() - max(arrived, delivery.anew) > idle:
@@ -254,20 +247,10 @@ class Worker:
                 await message.ack()
         if message.deliveries > 1:
             self.report.redelivered += 1
-        self._held.pop(message, None)
+        self._held.discard(message)
 
     async def _retry(self, message: Message, why: str) -> None:
         self.report.retried += 1
         self.report.last_error = why
         if not message.settled:
             await message.nak(self._retry_delay)
-
-    async def _keep_held(self, delivery: Delivery) -> None:
-        """Begin the ack_wait of what is here anew before it is over."""
-        while True:
-            await asyncio.sleep(self._keep / 2)
-            await delivery.keep_waiting()
-            old = time.monotonic() - self._keep / 2
-            for message, since in list(self._held.items()):
-                if since < old and not message.settled:
-                    await message.in_progress()

@@ -16,16 +16,16 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, RawStreamMsg, StreamConfig, StreamInfo
+from nats.js.api import StreamConfig, StreamInfo
 
+from jslab import replication
 from jslab.exercises.definition import BLANK, Wrong
 from jslab.exercises.lablike import LabLike
 from jslab.exercises.notes import Notes
+from jslab.replay import Replay, StoredMessage
 from jslab.stream_config import LESSON_KEY, OWNED
-from jslab.waiting import until
 
 CLONE = "CHK"
-BATCH = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +124,12 @@ class Clone:
         """Return the clone's configuration and state."""
         return await self._room.js.stream_info(self.name)
 
-    async def messages(self) -> list[RawStreamMsg]:
+    async def messages(self) -> list[StoredMessage]:
         """Return what the clone holds, with the subjects as the learner knows them."""
         found = await self._room.messages(self.name)
-        return [
-            dataclasses.replace(message, subject=str(message.subject).removeprefix(f"{CLONE}."))
-            for message in found
-        ]
+        for message in found:
+            message.subject = message.subject.removeprefix(f"{CLONE}.")
+        return found
 
 
 class Room:
@@ -159,50 +158,11 @@ class Room:
 
     async def lead(self, stream: str, server: str) -> None:
         """Move a stream's leader to ``server``, in a setup or a scenario."""
-        request = json.dumps({"placement": {"preferred": server}}).encode()
+        await replication.step_down(self.lab.nc, stream, to=server)
 
-        async def leads() -> bool:
-            cluster = (await self.js.stream_info(stream)).cluster
-            if cluster is not None and cluster.leader == server:
-                return True
-            await self.lab.nc.request(f"$JS.API.STREAM.LEADER.STEPDOWN.{stream}", request, timeout=5)
-            return False
-
-        await until(leads, what=f"{server} to lead {stream}", timeout=20, every=0.1)
-
-    async def messages(self, stream: str) -> list[RawStreamMsg]:
-        """Return every message of a stream in order, by an ephemeral consumer that is removed again."""
-        last = (await self.js.stream_info(stream)).state.messages
-        config = ConsumerConfig(
-            deliver_policy=DeliverPolicy.ALL,
-            ack_policy=AckPolicy.NONE,
-            inactive_threshold=30,
-            mem_storage=True,
-        )
-        consumer = await self.js.add_consumer(stream, config)
-        await self.lab.settle(consumer)
-        reader = await self.js.pull_subscribe_bind(consumer.name, stream)
-        found: list[RawStreamMsg] = []
-        try:
-            while len(found) < last:
-                batch = min(BATCH, last - len(found))
-                for msg in await reader.fetch(batch, timeout=5):
-                    meta = msg.metadata
-                    found.append(
-                        RawStreamMsg(
-                            subject=msg.subject,
-                            seq=meta.sequence.stream,
-                            data=msg.data,
-                            stream=stream,
-                            headers=msg.headers,
-                            time=meta.timestamp,
-                        )
-                    )
-        finally:
-            await reader.unsubscribe()
-            with contextlib.suppress(nats.js.errors.NotFoundError):
-                await self.js.delete_consumer(stream, consumer.name)
-        return found
+    async def messages(self, stream: str) -> list[StoredMessage]:
+        """Return every message of a stream in order; no consumer of the learner's notices."""
+        return [message async for message in Replay(self.js, stream)]
 
     @contextlib.asynccontextmanager
     async def clone(self, config: StreamConfig) -> AsyncIterator[Clone]:

@@ -73,7 +73,7 @@ class Reader:
         if end is not None and start > end:
             report.missing = 0
             return
-        wire = await Wire.open(self._js._nc, bulk=self._bulk)
+        wire = await Wire.open(self._js._nc, bulk=self._bulk, timeout=self._timeout)
         source = self._source(wire, info)
         report.route = f"{source.name}, {_how(wire)}"
         try:
@@ -129,7 +129,7 @@ class Reader:
         if start > last and not self._follow:
             self._note(f"the stream ends at sequence {last:,}: there is nothing from {start:,} on")
         if self._follow:
-            return start, span.end_seq
+            return start, None
         end = min(span.end_seq or last, last)
         if span.end_time is not None:
             found = await self._first_from(span.end_time)

@@ -56,7 +56,7 @@ class Replay:
         check_speed(speed)
         check_route(route)
         check_seconds(timeout, "the timeout of a replay")
-        _check_together(clock, speed, last_per_subject, follow)
+        _check_together(self._span, clock, speed, last_per_subject, follow)
         if follow and route == DIRECT:
             raise ReplayError(
                 "direct gets wait for nothing new", seen="route='direct' with follow", do="leave route out"
@@ -134,12 +134,20 @@ class Replay:
             self._on_report(self.report)
 
 
-def _check_together(clock: str | None, speed: float | None, last_per_subject: bool, follow: bool) -> None:
+def _check_together(
+    span: Span, clock: str | None, speed: float | None, last_per_subject: bool, follow: bool
+) -> None:
     if clock is not None and speed is None:
         raise ReplayError(
             "clock= says by which time a replay is paced, and this one has no pace",
             seen=f"clock={clock!r} without speed",
             do="add speed=, as 600; to begin or end at an event time: seq = await stream.seek(clock, moment)",
+        )
+    if follow and (span.end_seq is not None or span.end_time is not None):
+        raise ReplayError(
+            "a replay that follows has no end",
+            seen="follow=True with " + ("end_seq" if span.end_seq is not None else "end_time"),
+            do="leave one of the two out, or iterate it and break when you have enough",
         )
     if last_per_subject and (speed is not None or follow):
         raise ReplayError(

@@ -198,6 +198,17 @@ async def test_a_loop_ends_when_idle_and_says_why(lab: Lab) -> None:
     await settled(consumer)
 
 
+async def test_what_waits_behind_a_slow_body_does_not_come_again(lab: Lab) -> None:
+    stream = await numbered(lab, 30)
+    consumer = await stream.consumer("c", ack_wait=1)
+    seen = []
+    async for message in consumer.messages(limit=30):
+        seen.append((message.seq, message.deliveries))
+        await asyncio.sleep(0.1)
+        await message.ack()
+    assert seen == [(seq, 1) for seq in range(1, 31)]
+
+
 async def test_a_loop_ends_at_its_limit_and_takes_no_more(lab: Lab) -> None:
     stream = await numbered(lab, 300)
     consumer = await stream.consumer("c")

@@ -625,6 +625,8 @@ async def test_no_stream_of_that_name(lab: Lab) -> None:
         ({"clock": "Event-Time"}, "has no pace"),
         ({"last_per_subject": True, "speed": 2}, "known at the end only"),
         ({"last_per_subject": True, "follow": True}, "known at the end only"),
+        ({"follow": True, "end_seq": 5}, "has no end"),
+        ({"follow": True, "end_time": datetime.now(UTC)}, "has no end"),
         ({"subject": "a..b"}, "cannot be a subject filter"),
         ({"subject": "a.>.b"}, "cannot be a subject filter"),
         ({"subject": "a b"}, "cannot be a subject filter"),

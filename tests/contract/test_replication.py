@@ -113,7 +113,9 @@ async def test_scaling_under_load_loses_nothing(lab: Lab) -> None:
 async def test_copies_that_are_not_there_in_time_are_named(lab: Lab) -> None:
     stream = await numbered(lab, 10, replicas=1)
     led = (await stream.placement()).leader
-    held = next(server.name for server in lab.deployment.servers() if server.name != led)
+    # Without the meta leader nobody could even be told to make copies.
+    needed = (led, await lab.meta_leader())
+    held = next(server.name for server in lab.deployment.servers() if server.name not in needed)
     await lab.faults.hold(held)
     with pytest.raises(PlacementError, match="waited 2 s for N to have 3 copies that are current") as caught:
         await stream.scale(3, timeout=2)

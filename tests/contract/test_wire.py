@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jslab.deployment import binary
+from jslab.errors import StalledError
 from jslab.waiting import until as until_async
 from jslab.wire import BulkParser, Inbox, Wire, headers_of, status_of
 from tests.waits import until
@@ -218,3 +219,15 @@ def test_headers_and_statuses_are_read_as_nats_py_reads_them() -> None:
     assert status_of(block) is None
     assert status_of({"Status": "404", "Description": "Not Found"}) == (404, "Not Found")
     assert status_of({"Status": "landed"}) is None
+
+
+async def test_no_server_takes_the_connection(serve: Serve) -> None:
+    nc = await nats.connect(serve())
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()
+        nc.set_server_pool([f"nats://127.0.0.1:{deaf.getsockname()[1]}"])
+        with pytest.raises(StalledError, match="no server takes a connection: waited 2 s") as caught:
+            await Wire.open(nc, timeout=2)
+    assert "tried 127.0.0.1:" in caught.value.seen
+    await nc.close()
