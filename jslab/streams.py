@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
+import time
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -22,6 +24,7 @@ from jslab.replay.leader import Leader
 from jslab.replay.span import check_moment
 from jslab.stream_config import LESSON_KEY, OWNED
 from jslab.subjects import EVERYTHING, overlap
+from jslab.waiting import LONGEST_NAP
 
 R = TypeVar("R")
 Settle = Callable[[StreamInfo | ConsumerInfo], Awaitable[None]]
@@ -33,6 +36,9 @@ NAME_IN_USE = 10058
 OVERLAP = 10065
 NO_PEERS = 10005
 NO_STORAGE = 10047
+NO_STORE = 10049
+# Seconds that a server may take to remove the files of a deleted stream.
+OLD_ONE_GONE = 3.0
 NOTES = {
     NO_PEERS: "The cluster has fewer servers than replicas were asked for; a lab has three.",
     NO_STORAGE: "The servers' storage limit (max_file_store) is smaller than what this stream reserves.",
@@ -307,13 +313,29 @@ def _wanted(name: str, config: dict[str, Any], lesson: str | None) -> StreamConf
 
 async def _create(js: JetStreamContext, wanted: StreamConfig) -> StreamInfo:
     try:
-        return await js.add_stream(wanted)
+        return await _when_the_old_one_is_gone(js, wanted)
     except nats.js.errors.APIError as err:
         if err.err_code == OVERLAP:
             err.add_note(await _who_overlaps(js, wanted))
         elif note := _remedy(err):
             err.add_note(note)
         raise
+
+
+async def _when_the_old_one_is_gone(js: JetStreamContext, wanted: StreamConfig) -> StreamInfo:
+    """Create a stream, again for a moment while a server still removes the files of one of that name.
+
+    On a busy machine, after a crash, 1 of some 500 streams made right after one of that name was deleted was
+    refused with 10049, "error creating store for stream"; nothing is made then.
+    """
+    deadline = time.monotonic() + OLD_ONE_GONE
+    while True:
+        try:
+            return await js.add_stream(wanted)
+        except nats.js.errors.ServerError as err:
+            if err.err_code != NO_STORE or time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(LONGEST_NAP)
 
 
 def _remedy(err: nats.js.errors.APIError) -> str | None:
