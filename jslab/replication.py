@@ -162,7 +162,9 @@ async def scale(js: JetStreamContext, config: StreamConfig, replicas: int, timeo
     """
     assert config.name is not None
     name = config.name
-    await js.update_stream(config, num_replicas=replicas)
+    # The answer comes from the stream's new group, whose election may take longer than nats-py waits.
+    with contextlib.suppress(nats.errors.TimeoutError):
+        await js.update_stream(config, num_replicas=replicas)
     found: list[Group] = []
 
     async def copied() -> bool:

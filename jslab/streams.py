@@ -325,8 +325,8 @@ async def _create(js: JetStreamContext, wanted: StreamConfig) -> StreamInfo:
 async def _when_the_old_one_is_gone(js: JetStreamContext, wanted: StreamConfig) -> StreamInfo:
     """Create a stream, again for a moment while a server still removes the files of one of that name.
 
-    On a busy machine, after a crash, 1 of some 500 streams made right after one of that name was deleted was
-    refused with 10049, "error creating store for stream"; nothing is made then.
+    Seen once, on a busy machine, after a crash and right after a stream of that name was deleted: 10049,
+    "error creating store for stream". Nothing is made then.
     """
     deadline = time.monotonic() + OLD_ONE_GONE
     while True:
