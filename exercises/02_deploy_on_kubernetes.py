@@ -306,15 +306,6 @@ async def a_new_pod_only(lab):
 
 
 @disk.wrong("lost")
-async def copies_ordered_but_not_waited_for(lab):
-    till = await lab.stream("TILL")
-    home = (await till.placement()).leader
-    await lab.js.update_stream(till.config, num_replicas=3)
-    await lab.kubectl(f"delete pvc data-{home} --wait=false")
-    await lab.faults.crash(home)
-
-
-@disk.wrong("lost")
 async def the_node_out_of_service(lab):
     till = await lab.stream("TILL")
     home = (await till.placement()).leader
