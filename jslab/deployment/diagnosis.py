@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ PATIENCE = 8.0
 MEETING = 15.0
 NO_IMAGE = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"}
 NO_CONTAINER = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError"}
+NO_CLAIM_YET = re.compile(r'persistentvolumeclaim "[^"]+" not found')
 # The label by which a StatefulSet knows which version a pod is of.
 REVISION = "controller-revision-hash"
 DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
@@ -218,7 +220,10 @@ class Watcher:
     async def _no_node(self, sight: Sight) -> ClusterError | None:
         for pod in sight.newest:
             condition = conditions(pod).get("PodScheduled", {})
-            if condition.get("reason") == "Unschedulable" and self._lasts(f"node {name_of(pod)}"):
+            # The pod's claim is made at the same moment: the scheduler looks again before long.
+            early = NO_CLAIM_YET.search(condition.get("message", ""))
+            unschedulable = condition.get("reason") == "Unschedulable" and not early
+            if unschedulable and self._lasts(f"node {name_of(pod)}"):
                 return ClusterError(
                     f"no node takes {name_of(pod)}",
                     seen=condition.get("message", ""),

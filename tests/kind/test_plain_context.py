@@ -24,6 +24,7 @@ from jslab.deployment.kubernetes import KubernetesDeployment
 from jslab.errors import ClusterError, LeaseHeldError, UnsupportedError
 from jslab.lab import Lab, start
 from jslab.settings import Settings
+from jslab.stream_config import LESSON_KEY, OWNED
 from jslab.waiting import until
 from tests.kind import support, users
 from tests.kind.support import QUICK, Edit
@@ -277,7 +278,8 @@ async def test_down_spares_a_users_stream_and_the_other_namespaces(
     support.kubectl("create", "namespace", beside)
     untouched = _without_events(support.everything(beside))
     async with deployed.lab() as lab:
-        await lab.stream("LESSONS", subjects=["lessons"], num_replicas=3)
+        marks = {**OWNED, LESSON_KEY: "03"}
+        await lab.js.add_stream(name="LESSONS", subjects=["lessons"], num_replicas=3, metadata=marks)
         await lab.js.add_stream(name="MINE", subjects=["mine"], num_replicas=3)
         await lab.js.publish("mine", b"precious")
     code, text = await asyncio.to_thread(support.said, support.jslab("down"))
