@@ -192,6 +192,26 @@ async def test_a_fault_that_needs_the_node_names_the_backends_that_can(deployed:
         await lab.faults.heal()
 
 
+async def test_a_server_that_speaks_first_is_heard_by_every_connection(deployed: Deployed) -> None:
+    # The package's forward was deaf to what TLS had decrypted with its first answer: 7 of 100 connections.
+    async def heard(url: str) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+        async with asyncio.timeout(10):
+            line = await reader.readline()
+        writer.close()
+        return line
+
+    lab = deployed.plain
+    await lab.open()
+    try:
+        urls = [server.client_url for server in lab.servers()]
+        for _ in range(25):
+            lines = await asyncio.gather(*(heard(url) for url in [*urls, *urls]))
+            assert all(line.startswith(b"INFO ") for line in lines)
+    finally:
+        await lab.down()
+
+
 async def test_two_notebooks_at_once(deployed: Deployed) -> None:
     first, second, third = (
         deployed.plain,
@@ -323,23 +343,3 @@ def _forwarding() -> str:
 def _without_events(listed: str) -> str:
     """Events come and go by themselves, also about what nobody touched."""
     return "\n".join(line for line in listed.splitlines() if not line.startswith("Event"))
-
-
-async def test_a_server_that_speaks_first_is_heard_by_every_connection(deployed: Deployed) -> None:
-    # The package's forward was deaf to what TLS had decrypted with its first answer: 7 of 100 connections.
-    async def heard(url: str) -> bytes:
-        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
-        async with asyncio.timeout(10):
-            line = await reader.readline()
-        writer.close()
-        return line
-
-    lab = deployed.plain
-    await lab.open()
-    try:
-        urls = [server.client_url for server in lab.servers()]
-        for _ in range(25):
-            lines = await asyncio.gather(*(heard(url) for url in [*urls, *urls]))
-            assert all(line.startswith(b"INFO ") for line in lines)
-    finally:
-        await lab.down()
