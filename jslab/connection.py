@@ -211,7 +211,7 @@ async def until_led(nc: Client, timeout: float) -> None:
 
     async def led() -> bool:
         with contextlib.suppress(nats.errors.Error, TimeoutError):
-            names = (await _ask(nc, "STREAM.NAMES")).get("streams") or []
+            names = (await ask(nc, "STREAM.NAMES")).get("streams") or []
             return all(await asyncio.gather(*(_stream_led(nc, name) for name in names)))
         return False
 
@@ -224,10 +224,10 @@ async def until_led(nc: Client, timeout: float) -> None:
 
 
 async def _stream_led(nc: Client, stream: str) -> bool:
-    if not _all_current(await _ask(nc, f"STREAM.INFO.{stream}")):
+    if not _all_current(await ask(nc, f"STREAM.INFO.{stream}")):
         return False
-    consumers = (await _ask(nc, f"CONSUMER.NAMES.{stream}")).get("consumers") or []
-    infos = [await _ask(nc, f"CONSUMER.INFO.{stream}.{consumer}") for consumer in consumers]
+    consumers = (await ask(nc, f"CONSUMER.NAMES.{stream}")).get("consumers") or []
+    infos = [await ask(nc, f"CONSUMER.INFO.{stream}.{consumer}") for consumer in consumers]
     return all(_all_current(info) for info in infos)
 
 
@@ -236,8 +236,12 @@ def _all_current(info: dict[str, Any]) -> bool:
     return all(peer.get("current") and not peer.get("offline") for peer in peers)
 
 
-async def _ask(nc: Client, api: str) -> dict[str, Any]:
-    reply: dict[str, Any] = json.loads((await nc.request(f"$JS.API.{api}", timeout=1)).data)
+async def ask(
+    nc: Client, api: str, asked: dict[str, Any] | None = None, timeout: float = 1.0
+) -> dict[str, Any]:
+    """Ask the JetStream API for what nats-py has no call for. Raises APIError, TimeoutError."""
+    payload = json.dumps(asked).encode() if asked else b""
+    reply: dict[str, Any] = json.loads((await nc.request(f"$JS.API.{api}", payload, timeout=timeout)).data)
     if "error" in reply:
         raise nats.js.errors.APIError.from_error(reply["error"])
     return reply

@@ -204,17 +204,18 @@ class Lab:
 
         Streams and consumers alike, as before its maintenance; what has a single copy stays.
         """
-        if server not in [each.name for each in self.deployment.servers()]:
-            names = ", ".join(each.name for each in self.deployment.servers())
-            raise SettingsError(f"there is no server {server!r}", seen=names, do="use one of those")
+        self._url_of(server)
         return await replication.move_leaders_off(self.nc, server)
 
     async def enter(self, server: str) -> None:
         """Move the connection to ``server``; it stays there until that server goes away."""
+        await self._connection.enter(self._url_of(server))
+
+    def _url_of(self, server: str) -> str:
         urls = {s.name: s.client_url for s in self.deployment.servers()}
         if server not in urls:
             raise SettingsError(f"there is no server {server!r}", seen=", ".join(urls), do="use one of those")
-        await self._connection.enter(urls[server])
+        return urls[server]
 
     async def ready(self, timeout: float = 60.0) -> None:
         """Wait until every server is healthy again and every stream and consumer has a leader."""

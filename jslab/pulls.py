@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+import nats.errors
+import nats.js.errors
 from nats.aio.client import Client
 
 from jslab.wire import Headers, headers_of, status_of
@@ -15,8 +17,25 @@ NANO = 1_000_000_000
 # Seconds between two signs of life of a consumer that has nothing, and until one without any is given up.
 HEARTBEAT, SILENCE = 0.5, 1.5
 EXPIRES = 30.0
-IDLE, CONFLICT = 100, 409
-GONE = "Consumer Deleted"
+IDLE = 100
+# Parts of a delivered message's reply subject; with a domain there are two more before the numbers.
+ACK_FIELDS = 9
+# Answers of a leader, a server or a connection that is on its way back.
+PASSING = (
+    TimeoutError,
+    nats.errors.NoRespondersError,
+    nats.errors.ConnectionReconnectingError,
+    nats.errors.ConnectionClosedError,
+    nats.js.errors.ServiceUnavailableError,
+)
+
+
+def numbers_at(reply: str) -> int:
+    """Say which part of a delivery's reply subject is the first number.
+
+    They are: deliveries so far, sequence in the stream, sequence in the consumer, stored time, pending.
+    """
+    return 4 if reply.count(".") < ACK_FIELDS else 6
 
 
 @dataclass(slots=True)
@@ -35,8 +54,6 @@ class Pulls:
     delivered: int = 0
     lost: str = ""
     """Why no request of ours is under way any more, in the server's words; empty while all is well."""
-    gone: bool = field(default=False)
-    """Whether the consumer was deleted."""
 
     async def top_up(self, expires: float = EXPIRES) -> None:
         """Ask for more before the last request is used up."""
@@ -78,4 +95,3 @@ class Pulls:
             self.to_come -= int(left)
             return
         self.lost = f"{code} {text}".strip()
-        self.gone = code == CONFLICT and text == GONE

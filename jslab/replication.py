@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +12,8 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import StreamConfig
 
+from jslab.connection import ask
 from jslab.errors import PlacementError
-from jslab.pulls import API
 from jslab.waiting import until
 
 if TYPE_CHECKING:
@@ -65,11 +64,11 @@ async def groups(nc: Client, *, stream: str | None = None) -> list[Group]:
 
     A group without a leader is listed with None and no followers.
     """
-    names = [stream] if stream else (await _ask(nc, "STREAM.NAMES")).get("streams") or []
+    names = [stream] if stream else (await ask(nc, "STREAM.NAMES", timeout=ASKED)).get("streams") or []
     found = []
     for name in names:
         found.append(_group("stream", name, "", await _info(nc, f"STREAM.INFO.{name}")))
-        for consumer in (await _ask(nc, f"CONSUMER.NAMES.{name}")).get("consumers") or []:
+        for consumer in (await ask(nc, f"CONSUMER.NAMES.{name}", timeout=ASKED)).get("consumers") or []:
             info = await _info(nc, f"CONSUMER.INFO.{name}.{consumer}")
             found.append(_group("consumer", name, consumer, info))
     return found
@@ -137,7 +136,7 @@ async def step_down(nc: Client, stream: str, consumer: str = "", *, to: str | No
         if seen is not None and seen != to and (to or seen == before.leader):
             # Again while another leads: a follower that has not caught up yet is passed over.
             with contextlib.suppress(nats.js.errors.APIError, TimeoutError):
-                await _ask(nc, f"{kind}.LEADER.STEPDOWN.{subject}", asked)
+                await ask(nc, f"{kind}.LEADER.STEPDOWN.{subject}", asked, ASKED)
         seen = _group("", "", "", await _info(nc, f"{kind}.INFO.{subject}")).leader
         return seen if seen and (seen == to if to else seen != before.leader) else None
 
@@ -212,14 +211,6 @@ def _group(kind: str, stream: str, consumer: str, info: dict[str, Any]) -> Group
 async def _info(nc: Client, api: str) -> dict[str, Any]:
     """Ask for a stream or consumer; empty when nobody answers for it."""
     try:
-        return await _ask(nc, api)
+        return await ask(nc, api, timeout=ASKED)
     except (TimeoutError, nats.errors.NoRespondersError, nats.js.errors.ServiceUnavailableError):
         return {}
-
-
-async def _ask(nc: Client, api: str, asked: dict[str, Any] | None = None) -> dict[str, Any]:
-    payload = json.dumps(asked).encode() if asked else b""
-    reply: dict[str, Any] = json.loads((await nc.request(f"{API}.{api}", payload, timeout=ASKED)).data)
-    if "error" in reply:
-        raise nats.js.errors.APIError.from_error(reply["error"])
-    return reply

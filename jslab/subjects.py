@@ -21,15 +21,17 @@ def overlap(one: str, other: str) -> bool:
 
 def pattern_fault(pattern: object) -> str | None:
     """Say what keeps this from being a pattern to read by, or None when nothing does."""
-    if not isinstance(pattern, str):
-        return f"it is {type(pattern).__name__}, not text"
-    if not pattern:
+    if fault := token_fault(pattern):
+        return fault
+    return "`>` may only be the last token" if ">" in str(pattern).split(".")[:-1] else None
+
+
+def token_fault(text: object) -> str | None:
+    """Say what keeps this from being tokens joined by dots, which subjects and patterns are; else None."""
+    if not isinstance(text, str):
+        return f"it is {type(text).__name__}, not text"
+    if not text:
         return "it is empty"
-    if _WHITE_SPACE.search(pattern):
+    if _WHITE_SPACE.search(text):
         return "it contains white space"
-    tokens = pattern.split(".")
-    if "" in tokens:
-        return "it has an empty token"
-    if ">" in tokens[:-1]:
-        return "`>` may only be the last token"
-    return None
+    return "it has an empty token" if "" in text.split(".") else None

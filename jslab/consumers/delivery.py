@@ -14,17 +14,9 @@ from nats.js.api import ConsumerInfo
 
 from jslab.consumers.message import PROGRESS, Message, Send
 from jslab.errors import AckPendingError, StalledError
-from jslab.pulls import SILENCE, Pulls
+from jslab.pulls import PASSING, SILENCE, Pulls
 from jslab.wire import Inbox, Wire
 
-# Answers of a leader, a server or a connection that is on its way back.
-PASSING = (
-    TimeoutError,
-    nats.errors.NoRespondersError,
-    nats.errors.ConnectionReconnectingError,
-    nats.errors.ConnectionClosedError,
-    nats.js.errors.ServiceUnavailableError,
-)
 NAP = 0.05
 # The server's default ack_wait in seconds, and parts of it after which what waits here is kept.
 ACK_WAIT, KEEP = 30.0, 3

@@ -6,13 +6,11 @@ import datetime
 from collections.abc import Awaitable, Callable
 
 from jslab.errors import AckedError
-from jslab.pulls import NANO
+from jslab.pulls import NANO, numbers_at
+from jslab.replay.rows import moment
 from jslab.wire import Frame, headers_of
 
 ACK, NAK, PROGRESS, TERM = b"+ACK", b"-NAK", b"+WPI", b"+TERM"
-# Parts of a delivered message's reply subject; with a domain there are two more before the numbers.
-ACK_FIELDS = 9
-EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 Send = Callable[[str, bytes], Awaitable[None]]
 
@@ -52,8 +50,7 @@ class Message:
     @property
     def time(self) -> datetime.datetime:
         """When the server stored it, UTC, to the microsecond."""
-        seconds, rest = divmod(self._metadata()[3], NANO)
-        return EPOCH + datetime.timedelta(seconds=seconds, microseconds=rest // 1000)
+        return moment(self._metadata()[3])
 
     @property
     def pending(self) -> int:
@@ -63,7 +60,7 @@ class Message:
     def _metadata(self) -> tuple[int, int, int, int, int]:
         if self._numbers is None:
             fields = self._reply.split(".")
-            at = 4 if len(fields) == ACK_FIELDS else 6
+            at = numbers_at(self._reply)
             deliveries, seq, consumer_seq, time, pending = map(int, fields[at : at + 5])
             self._numbers = deliveries, seq, consumer_seq, time, pending
         return self._numbers

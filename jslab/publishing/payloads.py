@@ -6,12 +6,12 @@ Nothing here talks to a server. ``publishing.py`` sends what this makes.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from jslab.errors import RecordError
+from jslab.subjects import token_fault
 
 MSG_ID = "Nats-Msg-Id"
 
@@ -20,8 +20,6 @@ MAX_SUBJECT_BYTES = 3_900
 
 # Distinct subjects whose check is remembered. Course data has 439; a subject per order id must not pile up.
 REMEMBERED_SUBJECTS = 10_000
-
-_WHITE_SPACE = re.compile(r"[\x00-\x20]")
 
 
 def _moment(value: object) -> str:
@@ -50,15 +48,10 @@ class Message(NamedTuple):
 
 def subject_fault(subject: object) -> str | None:
     """Say what keeps this from being a subject to publish to, or None when nothing does."""
-    if not isinstance(subject, str):
-        return f"it is {type(subject).__name__}, not text"
-    if not subject:
-        return "it is empty"
-    if _WHITE_SPACE.search(subject):
-        return "it contains white space"
+    if fault := token_fault(subject):
+        return fault
+    assert isinstance(subject, str)
     tokens = subject.split(".")
-    if "" in tokens:
-        return "it has an empty token"
     if "*" in tokens or ">" in tokens:
         return "`*` and `>` are wildcards, for reading only"
     if len(subject.encode(errors="replace")) > MAX_SUBJECT_BYTES:

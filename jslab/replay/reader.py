@@ -15,6 +15,7 @@ from nats.js import JetStreamContext
 from nats.js.api import RetentionPolicy, StreamInfo
 
 from jslab.errors import ReplayError, StalledError
+from jslab.pulls import PASSING
 from jslab.replay.leader import Leader
 from jslab.replay.report import ReplayReport
 from jslab.replay.rows import Batch, Row, moment, nanoseconds
@@ -24,15 +25,8 @@ from jslab.wire import Wire
 
 T = TypeVar("T")
 
-# What a server, a leader or a connection that comes back answers meanwhile.
-PASSING = (
-    TimeoutError,
-    nats.errors.NoRespondersError,
-    nats.errors.ConnectionReconnectingError,
-    nats.errors.ConnectionClosedError,
-    nats.errors.OutboundBufferLimitError,
-    nats.js.errors.ServiceUnavailableError,
-)
+# What a reading outlasts: it takes its time, so its connection may also have more to write than it holds.
+OUTLASTED = (*PASSING, nats.errors.OutboundBufferLimitError)
 NAP = 0.1
 # Sequences up to which a range is read by direct gets.
 SHORT = 20_000
@@ -177,7 +171,7 @@ class Reader:
                     "Direct gets can: await lab.js.update_stream(stream.config, allow_direct=True)."
                 )
             raise
-        except PASSING:
+        except OUTLASTED:
             return
 
     async def _more(self, position: int, end: int) -> bool:
@@ -194,7 +188,7 @@ class Reader:
             except nats.js.errors.NotFoundError as err:
                 err.add_note(f"The stream {self._stream} is not there, or was deleted while it was read.")
                 raise
-            except PASSING as err:
+            except OUTLASTED as err:
                 if time.monotonic() > deadline:
                     raise self._stalled(str(err) or type(err).__name__) from err
             await asyncio.sleep(NAP)

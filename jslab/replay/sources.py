@@ -20,7 +20,7 @@ import numpy as np
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
-from jslab.pulls import API, SILENCE, Pulls
+from jslab.pulls import API, SILENCE, Pulls, numbers_at
 from jslab.replay.rows import Batch
 from jslab.subjects import EVERYTHING
 from jslab.wire import CRLF, HEADER_LINE, Frame, Headers, Wire, headers_of, status_of
@@ -30,8 +30,6 @@ BATCH, BATCH_BYTES = 20_000, 4 * 1024 * 1024
 # Seconds after which the server removes a consumer that nobody pulls from, should we be killed.
 ABANDONED = 5.0
 END_OF_BATCH = 204
-# Parts of a delivered message's reply subject; with a domain there are two more before the numbers.
-ACK_FIELDS = 9
 # Headers that a direct get adds to a message's own, in this order at the end.
 STREAM_HEADER, SUBJECT, SEQUENCE, TIME, LAST = (
     "Nats-Stream",
@@ -183,8 +181,8 @@ class _Deliveries:
             for _, reply, headers, _ in frames:
                 if not reply:
                     self._pulls.heed(headers)
-        cut = _cut_of(messages[0][1]) if messages else slice(0)
-        fields = [reply.split(".")[cut] for _, reply, _, _ in messages]
+        at = numbers_at(messages[0][1]) + 1 if messages else 0
+        fields = [reply.split(".")[at:] for _, reply, _, _ in messages]
         delivered = [int(field[1]) for field in fields]
         first = self._pulls.delivered + 1
         if delivered != list(range(first, first + len(delivered))):
@@ -201,12 +199,6 @@ class _Deliveries:
             [headers for _, _, headers, _ in messages],
             [data for _, _, _, data in messages],
         )
-
-
-def _cut_of(reply: str) -> slice:
-    """Say where stream sequence, consumer sequence, time and pending stand in a message's reply subject."""
-    at = 5 if reply.count(".") < ACK_FIELDS else 7
-    return slice(at, at + 4)
 
 
 def _of_direct(frames: Sequence[Frame]) -> Batch:
