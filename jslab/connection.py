@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import nats
+import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
-from nats.js.api import StorageType
+from nats.js import JetStreamContext
+from nats.js.api import StorageType, StreamInfo
 
 from jslab.errors import DeploymentError
-from jslab.waiting import until
+from jslab.waiting import LONGEST_NAP, until
 
 # nats-py pings every 120 s by default, so a client of a frozen server waits four minutes.
 PING_INTERVAL = 2
@@ -27,6 +29,10 @@ EVENTS_KEPT = 200
 PROBE = "JSLAB_READY"
 PROBE_TIMEOUT = 2.0
 MOST_REPLICAS = 5
+# Seconds for one question about a stream, and for asking it again: who loses its leadership with the question
+# in hand never answers it, and nobody else has heard it.
+QUESTION = 2.0
+QUESTIONS = 12.0
 # Seconds that a socket has to write what is left when it closes.
 LAST_WORDS = 1.0
 
@@ -234,6 +240,30 @@ async def _stream_led(nc: Client, stream: str) -> bool:
 def _all_current(info: dict[str, Any]) -> bool:
     peers = info.get("cluster", {}).get("replicas") or []
     return all(peer.get("current") and not peer.get("offline") for peer in peers)
+
+
+async def stream_info(js: JetStreamContext, name: str) -> StreamInfo:
+    """Ask a stream's leader for configuration and state, again while an election leaves it unanswered.
+
+    nats-py asks once and waits 5 s. Raises NotFoundError when there is no such stream, and nats-py's
+    own error (mostly TimeoutError), with a note, when nobody answered within ``QUESTIONS`` seconds.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + QUESTIONS
+    while True:
+        try:
+            return await asyncio.wait_for(js.stream_info(name), QUESTION)
+        except TimeoutError:
+            unanswered: Exception = nats.errors.TimeoutError()
+        except (nats.js.errors.ServiceUnavailableError, nats.errors.ConnectionReconnectingError) as err:
+            unanswered = err
+        if loop.time() >= deadline:
+            unanswered.add_note(
+                f"jslab: no server told about stream {name} within {QUESTIONS:g} s. A stream answers by its "
+                f"leader, and needs most of its copies for one: look with `await lab.status()`."
+            )
+            raise unanswered
+        await asyncio.sleep(LONGEST_NAP)
 
 
 async def ask(

@@ -14,6 +14,7 @@ from nats.js import JetStreamContext
 from nats.js.api import ConsumerInfo, StreamConfig, StreamInfo
 
 from jslab import consumers, publishing, replication, stream_config, views
+from jslab.connection import stream_info
 from jslab.consumers import Consumer
 from jslab.drift import drift
 from jslab.errors import StreamDriftError
@@ -105,8 +106,11 @@ class Stream:
         return f"<Stream {self.name}: {subjects}; {self.config.num_replicas} replicas>"
 
     async def info(self) -> StreamInfo:
-        """Ask the stream's leader for configuration and state (nats-py: ``js.stream_info``)."""
-        info = await self.js.stream_info(self.name)
+        """Ask the stream's leader for configuration and state (nats-py: ``js.stream_info``).
+
+        Asks again while an election leaves it unanswered; see :func:`jslab.connection.stream_info`.
+        """
+        info = await stream_info(self.js, self.name)
         self.config = info.config
         return info
 
@@ -280,7 +284,7 @@ async def open_stream(
 async def _find(js: JetStreamContext, name: str, config: dict[str, Any]) -> StreamInfo | None:
     """Ask for a stream; None when there is none and ``config`` says enough to create it."""
     try:
-        return await js.stream_info(name)
+        return await stream_info(js, name)
     except nats.js.errors.NotFoundError as err:
         if err.err_code == NOT_FOUND and SOURCES & config.keys():
             return None

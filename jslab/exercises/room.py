@@ -19,6 +19,7 @@ from nats.js import JetStreamContext
 from nats.js.api import StreamConfig, StreamInfo
 
 from jslab import replication
+from jslab.connection import stream_info
 from jslab.exercises.definition import BLANK, Wrong
 from jslab.exercises.lablike import LabLike
 from jslab.exercises.notes import Notes
@@ -122,7 +123,7 @@ class Clone:
 
     async def info(self) -> StreamInfo:
         """Return the clone's configuration and state."""
-        return await self._room.js.stream_info(self.name)
+        return await stream_info(self._room.js, self.name)
 
     async def messages(self) -> list[StoredMessage]:
         """Return what the clone holds, with the subjects as the learner knows them."""
@@ -152,7 +153,7 @@ class Room:
     async def info(self, stream: str) -> StreamInfo:
         """Return a stream's info; without the stream the exercise has not been begun."""
         try:
-            return await self.js.stream_info(stream)
+            return await stream_info(self.js, stream)
         except nats.js.errors.NotFoundError:
             raise Wrong(BLANK, f"There is no stream {stream} yet.") from None
 

@@ -11,6 +11,7 @@ import nats.js.errors
 from nats.js import JetStreamContext
 from nats.js.api import StreamInfo
 
+from jslab.connection import stream_info
 from jslab.pulls import API
 from jslab.replay.rows import Row, nanoseconds
 from jslab.wire import HEADER_LINE
@@ -27,7 +28,7 @@ class Leader:
 
     async def info(self) -> StreamInfo:
         """Return configuration and state. Raises NotFoundError when there is no such stream any more."""
-        return await self._js.stream_info(self._stream)
+        return await stream_info(self._js, self._stream)
 
     async def next(self, seq: int, subject: str) -> Row | None:
         """Return the first message at or after a sequence whose subject matches; None when there is none."""

@@ -184,7 +184,7 @@ class Reader:
         deadline = time.monotonic() + self._timeout
         while True:
             try:
-                return await ask()
+                return await asyncio.wait_for(ask(), max(deadline - time.monotonic(), NAP))
             except nats.js.errors.NotFoundError as err:
                 err.add_note(f"The stream {self._stream} is not there, or was deleted while it was read.")
                 raise

@@ -6,10 +6,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 
+import nats.errors
 import pytest
 
 from jslab import connection
 from jslab.lab import Lab
+from jslab.streams import Stream
 from jslab.waiting import until
 
 
@@ -46,3 +48,34 @@ async def test_it_closes_while_a_frozen_server_has_unread_bytes(link: connection
     await link.close()
     assert time.monotonic() - started < connection.LAST_WORDS + 2
     assert link.nc.is_closed
+
+
+@pytest.fixture
+async def tower(lab: Lab) -> Stream:
+    """A stream of one copy whose server is held away: it has no leader."""
+    stream = await lab.stream("TOWER", subjects=["tower.>"], num_replicas=1)
+    await lab.faults.hold(await leader_of(stream))
+    return stream
+
+
+async def leader_of(stream: Stream) -> str:
+    leader = (await stream.placement()).leader
+    assert leader is not None
+    return leader
+
+
+async def test_a_stream_without_a_leader_is_asked_again_until_it_has_one(
+    lab: Lab, tower: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "QUESTIONS", 60.0)
+    asked = asyncio.create_task(tower.info())
+    await asyncio.sleep(connection.QUESTION + 1)
+    assert not asked.done()
+    await lab.faults.heal()
+    assert (await asked).config.name == "TOWER"
+
+
+async def test_a_stream_without_a_leader_is_given_up_with_a_reason(tower: Stream) -> None:
+    with pytest.raises(nats.errors.TimeoutError) as caught:
+        await tower.info()
+    assert "no server told about stream TOWER within 12 s" in caught.value.__notes__[0]

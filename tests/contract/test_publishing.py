@@ -19,6 +19,7 @@ from nats.aio.msg import Msg
 from nats.js.api import StreamInfo, StreamSource
 
 from jslab import departures
+from jslab.connection import stream_info
 from jslab.departures import Departure
 from jslab.errors import RecordError, SubjectError
 from jslab.lab import Lab
@@ -53,7 +54,7 @@ async def settled_count(lab: Lab, stream: str) -> int:
     """Count a stream's messages once all its copies agree: a server just resumed answers with its past."""
 
     async def agreed() -> StreamInfo | None:
-        info = await lab.js.stream_info(stream)
+        info = await stream_info(lab.js, stream)
         cluster = info.cluster
         copies = (cluster.replicas or []) if cluster else []
         good = cluster and cluster.leader and len(copies) == (info.config.num_replicas or 1) - 1
@@ -69,7 +70,7 @@ async def stored_ids(lab: Lab, stream: str) -> list[str]:
 
 
 async def leader_of(lab: Lab, stream: str) -> str:
-    info = await lab.js.stream_info(stream)
+    info = await stream_info(lab.js, stream)
     assert info.cluster is not None
     assert info.cluster.leader is not None
     return info.cluster.leader
@@ -126,7 +127,7 @@ async def test_a_day_of_flights_is_acked_in_order(lab: Lab) -> None:
     report = await publish_many(lab.js, stream, departures.day(1, 1), **FLIGHT, on_report=kept)
     assert (report.sent, report.acked, settled(report)) == (842, 842, 842)
     assert (report.refused, report.unknown, report.duplicates) == ((), (), 0)
-    assert report.last_seq == (await lab.js.stream_info(stream)).state.last_seq
+    assert report.last_seq == (await stream_info(lab.js, stream)).state.last_seq
     assert kept.only == report
     assert report.bytes > sum(len(flight.payload) for flight in departures.day(1, 1))
     if not report.retried:  # right after its creation a stream may have no responders for a moment
@@ -173,7 +174,7 @@ async def test_january_sent_twice_is_stored_once(lab: Lab) -> None:
     assert (first.acked, first.duplicates) == (JANUARY, 0)
     second = await publish_many(lab.js, stream, departures.month(1), **FLIGHT)
     assert (second.acked, second.duplicates, settled(second)) == (0, JANUARY, JANUARY)
-    assert (await lab.js.stream_info(stream)).state.messages == JANUARY
+    assert (await stream_info(lab.js, stream)).state.messages == JANUARY
 
 
 async def test_an_id_without_the_carrier_calls_2803_flights_duplicates(lab: Lab) -> None:
@@ -196,7 +197,7 @@ async def test_one_id_for_all_is_stored_once(lab: Lab) -> None:
         lab.js, stream, [b"x"] * 50, subject="flights.JFK.AA.LAX", msg_id=lambda record: "always"
     )
     assert (report.acked, report.duplicates) == (1, 49)
-    assert (await lab.js.stream_info(stream)).state.messages == 1
+    assert (await stream_info(lab.js, stream)).state.messages == 1
 
 
 async def test_a_full_stream_refuses_by_its_error_code_and_names_the_records(lab: Lab) -> None:
@@ -230,7 +231,7 @@ async def test_servers_at_their_storage_limit_refuse(lab: Lab) -> None:
     assert report.unknown == ()
     assert 200 < report.acked < 500
     assert {lost.err_code for lost in report.refused} <= {10023, 10047, 10077}
-    assert (await lab.js.stream_info(stream)).state.messages == report.acked
+    assert (await stream_info(lab.js, stream)).state.messages == report.acked
 
 
 async def test_without_an_id_frozen_followers_make_a_publish_unknown_and_store_it_late(lab: Lab) -> None:
@@ -245,7 +246,7 @@ async def test_without_an_id_frozen_followers_make_a_publish_unknown_and_store_i
     await lab.faults.heal()
 
     async def both_late() -> bool:
-        return (await lab.js.stream_info(stream)).state.messages == 844
+        return (await stream_info(lab.js, stream)).state.messages == 844
 
     await until(both_late, what="both messages to be stored after all", timeout=30)
 
@@ -269,7 +270,7 @@ async def test_a_late_ack_of_a_record_given_up_counts(lab: Lab) -> None:
     )
     await asyncio.gather(*thawed)
     assert (report.acked, report.unknown, report.retried) == (10, (), ())
-    assert (await lab.js.stream_info(stream)).state.messages == 11
+    assert (await stream_info(lab.js, stream)).state.messages == 11
 
 
 async def test_with_an_id_frozen_followers_cost_time_and_nothing_else(lab: Lab) -> None:
@@ -306,7 +307,7 @@ async def test_no_responders_are_retried_until_the_stream_is_back_without_ids_to
     )
     assert (report.sent, report.acked, report.unknown, report.refused) == (842, 842, (), ())
     assert report.retried
-    assert (await lab.js.stream_info(stream)).state.messages == 843
+    assert (await stream_info(lab.js, stream)).state.messages == 843
 
 
 async def test_no_responders_until_the_deadline_are_refused(lab: Lab) -> None:
@@ -552,7 +553,7 @@ async def test_a_generator_that_raises_midway_keeps_its_error_and_gets_a_note(la
         "0 refused, 0 unknown."
     ]
     assert (kept.only.sent, kept.only.acked) == (1_234, 1_234)
-    assert (await lab.js.stream_info(stream)).state.messages == 1_234
+    assert (await stream_info(lab.js, stream)).state.messages == 1_234
 
 
 async def test_an_async_generator_that_raises_midway_does_too(lab: Lab) -> None:
@@ -634,7 +635,7 @@ async def test_a_subject_the_stream_does_not_capture_names_record_stream_and_the
     assert caught.value.seen == "FLIGHTS captures flights.>; stream TOWER does"
     assert "js.update_stream" in caught.value.do
     assert (kept.only.sent, kept.only.acked) == (2, 2)
-    assert (await lab.js.stream_info("TOWER")).state.messages == 0
+    assert (await stream_info(lab.js, "TOWER")).state.messages == 0
 
 
 async def test_a_subject_that_no_stream_captures_says_so(lab: Lab) -> None:
@@ -665,7 +666,7 @@ async def test_an_ack_of_another_stream_is_an_error(lab: Lab) -> None:
     await lab.stream("FIRST", subjects=["flights.>", "first.>"], num_replicas=1)
 
     async def ten_are_stored() -> bool:
-        return (await lab.js.stream_info("FIRST")).state.messages == 10
+        return (await stream_info(lab.js, "FIRST")).state.messages == 10
 
     async def move() -> None:
         # Records are read ahead of being sent.

@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from jslab import departures
+from jslab.connection import stream_info
 from jslab.errors import ClockError, ReplayError, StalledError
 from jslab.lab import Lab
 from jslab.publishing.payloads import subject_matches
@@ -65,7 +66,7 @@ def checksum(rows: list[Reference]) -> str:
 async def one_by_one(lab: Lab, stream: str) -> list[tuple[Reference, datetime]]:
     """Read a stream in the plainest way there is: each sequence by itself, from the leader."""
     found = []
-    for seq in range(1, (await lab.js.stream_info(stream)).state.last_seq + 1):
+    for seq in range(1, (await stream_info(lab.js, stream)).state.last_seq + 1):
         reply = await lab.nc.request(f"$JS.API.STREAM.MSG.GET.{stream}", json.dumps({"seq": seq}).encode())
         if message := json.loads(reply.data).get("message"):
             lines = base64.b64decode(message.get("hdrs", "")).decode().split("\r\n")[1:-2]
