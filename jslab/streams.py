@@ -9,6 +9,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import nats.errors
 import nats.js.errors
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerInfo, StreamConfig, StreamInfo
@@ -38,8 +39,9 @@ OVERLAP = 10065
 NO_PEERS = 10005
 NO_STORAGE = 10047
 NO_STORE = 10049
-# Seconds that a server may take to remove the files of a deleted stream.
-OLD_ONE_GONE = 3.0
+# Seconds that making a stream may take: a server removes the files of a deleted one, or an election loses the
+# request, which nats-py gives up after five.
+MADE = 8.0
 NOTES = {
     NO_PEERS: "The cluster has fewer servers than replicas were asked for; a lab has three.",
     NO_STORAGE: "The servers' storage limit (max_file_store) is smaller than what this stream reserves.",
@@ -330,12 +332,16 @@ async def _when_the_old_one_is_gone(js: JetStreamContext, wanted: StreamConfig) 
     """Create a stream, again for a moment while a server still removes the files of one of that name.
 
     Seen once, on a busy machine, after a crash and right after a stream of that name was deleted: 10049,
-    "error creating store for stream". Nothing is made then.
+    "error creating store for stream". Nothing is made then. A request that nobody answered (nats-py waits
+    5 s) is made once more: it finds the stream if it was only the answer that was lost.
     """
-    deadline = time.monotonic() + OLD_ONE_GONE
+    deadline = time.monotonic() + MADE
     while True:
         try:
             return await js.add_stream(wanted)
+        except nats.errors.TimeoutError:
+            if time.monotonic() > deadline:
+                raise
         except nats.js.errors.ServerError as err:
             if err.err_code != NO_STORE or time.monotonic() > deadline:
                 raise
