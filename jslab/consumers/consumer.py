@@ -21,12 +21,15 @@ from jslab.consumers.worker import Worker, WorkReport
 from jslab.drift import drift
 from jslab.errors import ConsumerDriftError, SettingsError, StalledError
 from jslab.settings import check_seconds
+from jslab.waiting import until
 from jslab.wire import Wire
 
 NOT_FOUND = 10014
 SETTINGS = frozenset(field.name for field in fields(ConsumerConfig)) - {"deliver_subject", "deliver_group"}
 # Seconds beyond a fetch's timeout in which its end must be heard.
 GRACE = 2.0
+# Seconds in which a consumer's leader must have heard of a change.
+NEWS = 10.0
 # Messages that wait here while one is handled: they, too, must be acked within ack_wait.
 PREFETCH = 100
 
@@ -165,14 +168,27 @@ class Consumer:
         return worker.report
 
     async def pause(self, seconds: float) -> None:
-        """Have the consumer give out nothing for so many seconds (nats-py: ``js.pause_consumer``)."""
+        """Have the consumer give out nothing for so many seconds (nats-py: ``js.pause_consumer``).
+
+        The answer overtakes the news: the consumer's leader may give out messages for a moment more. So this
+        waits until the leader has heard, as ``resume`` does. Raises NotReadyError.
+        """
         check_seconds(seconds, "the seconds of pause")
-        until = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
-        await self.js.pause_consumer(self.stream, self.name, until.isoformat())
+        end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
+        await self.js.pause_consumer(self.stream, self.name, end.isoformat())
+        await self._heard_of(pause=True)
 
     async def resume(self) -> None:
         """Have a paused consumer go on (nats-py: ``js.resume_consumer``)."""
         await self.js.resume_consumer(self.stream, self.name)
+        await self._heard_of(pause=False)
+
+    async def _heard_of(self, *, pause: bool) -> None:
+        async def heard() -> bool:
+            return bool((await self.info()).paused) is pause
+
+        what = f"the leader of {self.name} to hear that it shall {'pause' if pause else 'go on'}"
+        await until(heard, what=what, timeout=NEWS, every=0.01)
 
     async def reset(self, seq: int | None = None) -> None:
         """Put its position back, to ``seq`` or to where it began (nats-py: ``js.reset_consumer``)."""

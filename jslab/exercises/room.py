@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import datetime
 import json
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ class Seen:
     reply: str
     data: bytes
     headers: dict[str, str]
+    at: datetime.datetime
+    """When it came by, UTC, by this machine's clock."""
 
 
 class Witness:
@@ -77,7 +80,8 @@ class Witness:
         ]
 
     async def _on_message(self, msg: Msg) -> None:
-        self.messages.append(Seen(msg.subject, msg.reply, msg.data, dict(msg.headers or {})))
+        now = datetime.datetime.now(datetime.UTC)
+        self.messages.append(Seen(msg.subject, msg.reply, msg.data, dict(msg.headers or {}), now))
 
     async def _on_advisory(self, msg: Msg) -> None:
         self.advisories.append(_json(msg.data.decode()))

@@ -519,11 +519,12 @@ async def test_what_is_given_up_is_kept_as_dead_letters(lab: Lab) -> None:
 
 async def test_a_paused_consumer_gives_out_nothing_until_it_is_resumed(lab: Lab) -> None:
     stream = await numbered(lab, 10)
-    consumer = await stream.consumer("c")
-    await consumer.pause(60)
-    assert await consumer.fetch(1, timeout=0.5) == []
-    await consumer.resume()
-    assert len(await consumer.fetch(1)) == 1
+    consumer = await stream.consumer("c", max_ack_pending=100)
+    for _ in range(5):  # the server's answers to both overtake the news: 1 of 20 fetches was served otherwise
+        await consumer.pause(60)
+        assert await consumer.fetch(1, timeout=0.2) == []
+        await consumer.resume()
+        assert len(await consumer.fetch(1)) == 1
     with pytest.raises(SettingsError, match="the seconds of pause"):
         await consumer.pause(0)
 
