@@ -33,6 +33,8 @@ MOST_REPLICAS = 5
 # in hand never answers it, and nobody else has heard it.
 QUESTION = 2.0
 QUESTIONS = 12.0
+# "stream is offline": what the meta leader says once it knows that none of a stream's servers is there.
+OFFLINE = 10118
 # Seconds that a socket has to write what is left when it closes.
 LAST_WORDS = 1.0
 
@@ -257,9 +259,13 @@ async def stream_info(js: JetStreamContext, name: str) -> StreamInfo:
             unanswered: Exception = nats.errors.TimeoutError()
         except (nats.js.errors.ServiceUnavailableError, nats.errors.ConnectionReconnectingError) as err:
             unanswered = err
+        except nats.js.errors.ServerError as err:
+            if err.err_code != OFFLINE:
+                raise
+            unanswered = err
         if loop.time() >= deadline:
             unanswered.add_note(
-                f"jslab: no server told about stream {name} within {QUESTIONS:g} s. A stream answers by its "
+                f"jslab: nobody told about stream {name} within {QUESTIONS:g} s. A stream answers by its "
                 f"leader, and needs most of its copies for one: look with `await lab.status()`."
             )
             raise unanswered

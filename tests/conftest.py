@@ -33,6 +33,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if elsewhere:
         config.hook.pytest_deselected(items=elsewhere)
         items[:] = [item for item in items if item not in set(elsewhere)]
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_together(item)))
+
+
+def _together(item: pytest.Item) -> str:
+    """Name what one process runs: a file, which shares a lab, or the exercises of a lesson."""
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    exercise = params.get("exercise")
+    lesson = params.get("lesson") or (exercise.number[:2] if exercise else "")
+    return f"{item.path.stem}-{lesson}" if lesson else item.path.stem
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -15,9 +15,11 @@ from nats.js.api import ConsumerInfo
 from jslab.consumers.message import PROGRESS, Message, Send
 from jslab.errors import AckPendingError, StalledError
 from jslab.pulls import PASSING, SILENCE, Pulls
-from jslab.wire import Inbox, Wire
+from jslab.wire import Frame, Inbox, Wire
 
 NAP = 0.05
+# Seconds that a reader who leaves waits for what is on its way to it: in all, and while nothing comes.
+LAST_WORDS, QUIET = 2.0, 0.25
 # The server's default ack_wait in seconds, and parts of it after which what waits here is kept.
 ACK_WAIT, KEEP = 30.0, 3
 
@@ -34,6 +36,7 @@ class Delivery:
         self._send = send
         self._timeout = timeout
         self._heard = time.monotonic()
+        self._last = 0
         self.anew = self._heard
         """When it last had to begin anew: the time before that does not count as idle."""
         self.pulls = pulls
@@ -51,6 +54,13 @@ class Delivery:
         now = time.monotonic()
         if frames:
             self._heard = now
+        messages = self._sort(frames)
+        if self.pulls.lost or (not frames and self.pulls.to_come and now - self._heard > SILENCE):
+            await self._look()
+        return messages
+
+    def _sort(self, frames: list[Frame]) -> list[Message]:
+        """Take note of what the server says about our requests, and return the messages."""
         messages = []
         for frame in frames:
             if frame[1]:
@@ -58,9 +68,28 @@ class Delivery:
             else:
                 self.pulls.heed(frame[2])
         self.pulls.took(len(messages))
-        if self.pulls.lost or (not frames and self.pulls.to_come and now - self._heard > SILENCE):
-            await self._look()
+        if messages:
+            self._last = messages[-1].consumer_seq
         return messages
+
+    async def last_words(self) -> None:
+        """Take what is on its way, to be given back.
+
+        A request cannot be withdrawn. The server goes on with it until it hears that nobody listens to the
+        answers, and what it sends in the meantime reaches nobody: it would come again after ack_wait only.
+        """
+        with contextlib.suppress(*PASSING, nats.errors.Error, nats.js.errors.Error):
+            async with asyncio.timeout(LAST_WORDS):
+                while self.pulls.to_come > 0 and not await self._all_here():
+                    frames = await self._inbox.take(QUIET)
+                    self.give_back += self._sort(frames)
+                    if not frames:
+                        return
+
+    async def _all_here(self) -> bool:
+        """Say whether nothing waits for our requests, and the last that the consumer gave out is here."""
+        info = await self._js.consumer_info(self.pulls.stream, self.pulls.consumer, timeout=LAST_WORDS)
+        return not info.num_pending and self._last == (info.delivered.consumer_seq if info.delivered else 0)
 
     async def _look(self) -> None:
         """Ask what became of the consumer; when it is there, begin anew."""
@@ -116,6 +145,7 @@ async def deliveries(
     finally:
         keeping.cancel()
         await asyncio.wait({keeping})
+        await delivery.last_words()
         # First nothing more may come: what is given back would be given to us again.
         await wire.unsubscribe(inbox, drain=True)
         delivery.give_back += [Message(frame, send) for frame in inbox.frames if frame[1]]
