@@ -21,7 +21,7 @@ lab: $(LAB) ## open the course in JupyterLab, on your own copy (DIR=jslab-course
 	@$(PY) -m jslab lab $(DIR) $(ARGS)
 
 test: $(TOOLS) ## run every test on the embedded servers, lessons and a real browser included (ARGS="-k ...")
-	@$(PY) -m pytest -p tests.no_skips -n 3 --dist loadgroup --durations=10 --ignore=tests/kind $(ARGS)
+	@$(PY) -m pytest -p tests.no_skips -n 3 --dist loadfile --durations=10 --ignore=tests/kind $(ARGS)
 
 # Clusters of its own, one for each process: tests remove every stream, and a learner's cluster may hold some
 # that are dear to them. The first is brought up twice, as learners do.
@@ -32,7 +32,7 @@ test-kind: $(TOOLS) ## run contract, lessons and what only a cluster can show on
 	for name in $(CLUSTERS) $(firstword $(CLUSTERS)); do \
 	  JSLAB_KIND_CLUSTER=$$name $(PY) -m jslab up --backend kind --offline || exit; \
 	done; \
-	JSLAB_KIND_CLUSTER=jslab-test $(PY) -m pytest -p tests.no_skips -n 2 --dist loadgroup --durations=15 \
+	JSLAB_KIND_CLUSTER=jslab-test $(PY) -m pytest -p tests.no_skips -n 2 --dist loadfile --durations=15 \
 	  --backend kind tests/contract tests/course tests/kind $(ARGS)
 
 lint: $(TOOLS) lint-notebooks ## check style, types, notebooks and the order of imports

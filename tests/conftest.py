@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from jslab import settings
 from jslab.deployment.process import lab_folders
@@ -33,16 +36,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if elsewhere:
         config.hook.pytest_deselected(items=elsewhere)
         items[:] = [item for item in items if item not in set(elsewhere)]
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_together(item)))
 
 
-def _together(item: pytest.Item) -> str:
-    """Name what one process runs: a file, which shares a lab, or the exercises of a lesson."""
-    params = item.callspec.params if hasattr(item, "callspec") else {}
-    exercise = params.get("exercise")
-    lesson = params.get("lesson") or (exercise.number[:2] if exercise else "")
-    return f"{item.path.stem}-{lesson}" if lesson else item.path.stem
+class Together(LoadScopeScheduling):
+    """Gives a process of a parallel run whole files, each with a lab, and of the exercises whole lessons."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file, _, test = nodeid.partition("::")
+        lesson = re.search(r"\[(\d\d)[.\]]", test) if file.endswith("test_exercises.py") else None
+        return f"{file}::{lesson[1]}" if lesson else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    return Together(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
