@@ -254,7 +254,8 @@ async def stream_info(js: JetStreamContext, name: str) -> StreamInfo:
     deadline = loop.time() + QUESTIONS
     while True:
         try:
-            return await asyncio.wait_for(js.stream_info(name), QUESTION)
+            async with asyncio.timeout(QUESTION):
+                return await js.stream_info(name)
         except TimeoutError:
             unanswered: Exception = nats.errors.TimeoutError()
         except (nats.js.errors.ServiceUnavailableError, nats.errors.ConnectionReconnectingError) as err:

@@ -85,6 +85,8 @@ class Player:
         self._handle: Any = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._wanted: int | None = None
+        self._slider: Any = None
+        self._led = False
         self.scene: Scene | None = None
 
     async def goto(self, to: int | datetime.datetime) -> Scene:
@@ -116,6 +118,7 @@ class Player:
         )
         if self._handle is not None:
             self._handle.update(self.scene)
+        self._lead()
         return self.scene
 
     async def _find(self, to: int | datetime.datetime) -> int:
@@ -173,12 +176,24 @@ class Player:
         play, pause = ipywidgets.Button(description="play"), ipywidgets.Button(description="pause")
         said = ipywidgets.Label()
         slider.observe(lambda change: self._drag(change["new"], said), "value")
+        self._slider = slider
         play.on_click(lambda _: self._do(self.play(speed), said))
         pause.on_click(lambda _: self.pause())
         return ipywidgets.VBox([slider, ipywidgets.HBox([play, pause, said])])
 
+    def _lead(self) -> None:
+        """Have the slider stand where the cursor does, unless somebody is dragging it."""
+        if self._slider is not None and self.scene is not None and self._wanted is None:
+            self._led = True
+            try:
+                self._slider.value = self.scene.seq
+            finally:
+                self._led = False
+
     def _drag(self, to: int, said: Any) -> None:
         """Follow a slider: while one step is under way, of all that come meanwhile the last one counts."""
+        if self._led:
+            return
         moving, self._wanted = self._wanted is not None, to
 
         async def follow() -> Scene:

@@ -191,7 +191,7 @@ class Consumer:
         await until(heard, what=what, timeout=NEWS, every=0.01)
 
     async def reset(self, seq: int | None = None) -> None:
-        """Put its position back, to ``seq`` or to where it began (nats-py: ``js.reset_consumer``)."""
+        """Put its position to ``seq``, or without one to where its acks end (``js.reset_consumer``)."""
         await self.js.reset_consumer(self.stream, self.name, seq=seq)
 
     async def step_down(self, to: str | None = None) -> str:

@@ -184,7 +184,8 @@ class Reader:
         deadline = time.monotonic() + self._timeout
         while True:
             try:
-                return await asyncio.wait_for(ask(), max(deadline - time.monotonic(), NAP))
+                async with asyncio.timeout(max(deadline - time.monotonic(), NAP)):
+                    return await ask()
             except nats.js.errors.NotFoundError as err:
                 err.add_note(f"The stream {self._stream} is not there, or was deleted while it was read.")
                 raise

@@ -112,6 +112,9 @@ async def test_the_widgets_do_what_the_awaitables_do(player: Player) -> None:
     stopped = at()
     await asyncio.sleep(0.5)
     assert at() == stopped
+    assert slider.value == stopped, "the slider goes along with the cursor"
+    await player.goto(800)
+    assert (at(), slider.value) == (800, 800)
     assert said.value == ""
 
 

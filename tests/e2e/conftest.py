@@ -6,6 +6,8 @@ test could follow.
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,6 +15,8 @@ import pytest
 from playwright.async_api import Browser, async_playwright
 
 from jslab import doctor
+from tests.labs import LabServer
+from tests.waits import processes, until
 
 PICTURES = Path(__file__).parents[2] / "reports" / "e2e"
 FLAGS = [
@@ -42,3 +46,20 @@ def pictures() -> Path:
     """The folder for screenshots, kept for people to look at."""
     PICTURES.mkdir(parents=True, exist_ok=True)
     return PICTURES
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[LabServer]:
+    """``jslab lab`` for a user whose own configuration lets the test reach into the page."""
+    (tmp_path / ".jupyter").mkdir()
+    config = {"LabApp": {"expose_app_in_browser": True}}
+    (tmp_path / ".jupyter" / "jupyter_lab_config.json").write_text(json.dumps(config))
+    server = LabServer(tmp_path, "--no-browser")
+    try:
+        await asyncio.to_thread(server.ready)
+        yield server
+        server.process.terminate()
+        assert await asyncio.to_thread(server.process.wait, 20) == 0, server.log.read_text()
+        await asyncio.to_thread(until, lambda: not processes(str(tmp_path)), 15)
+    finally:
+        server.stop()

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.async_api import Browser, Page
 
+from tests.e2e.screens import READY, THEMES, wear
 from tests.labs import LabServer
-from tests.waits import processes, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
-READY = """() => {
-  const panel = window.jupyterapp?.shell?.currentWidget;
-  return panel?.sessionContext?.isReady;
-}"""
 OUTPUTS = """() => window.jupyterapp.shell.currentWidget.content.widgets
   .filter(cell => cell.model.type === 'code')
   .flatMap(cell => cell.model.outputs.toJSON())"""
@@ -29,24 +22,6 @@ SCROLL = """cell => {
   notebook.activeCellIndex = cell === 'first' ? 0 : notebook.widgets.length - 1;
   return notebook.scrollToItem(notebook.activeCellIndex, cell === 'first' ? 'start' : 'end');
 }"""
-THEME = "theme => window.jupyterapp.commands.execute('apputils:change-theme', { theme })"
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[LabServer]:
-    """``jslab lab`` for a user whose own configuration lets the test reach into the page."""
-    (tmp_path / ".jupyter").mkdir()
-    config = {"LabApp": {"expose_app_in_browser": True}}
-    (tmp_path / ".jupyter" / "jupyter_lab_config.json").write_text(json.dumps(config))
-    server = LabServer(tmp_path, "--no-browser")
-    try:
-        await asyncio.to_thread(server.ready)
-        yield server
-        server.process.terminate()
-        assert await asyncio.to_thread(server.process.wait, 20) == 0, server.log.read_text()
-        await asyncio.to_thread(until, lambda: not processes(str(tmp_path)), 15)
-    finally:
-        server.stop()
 
 
 def texts(outputs: list[dict[str, Any]]) -> str:
@@ -60,11 +35,8 @@ def texts(outputs: list[dict[str, Any]]) -> str:
 
 
 async def photograph(page: Page, pictures: Path, name: str) -> None:
-    for theme in ("JupyterLab Light", "JupyterLab Dark"):
-        await page.evaluate(THEME, theme)
-        kind = theme.rpartition(" ")[2].lower()
-        light = str(kind == "light").lower()
-        await page.wait_for_function(f"() => document.body.dataset.jpThemeLight === '{light}'")
+    for kind in THEMES:
+        await wear(page, kind)
         for cell in ("first", "last"):
             await page.evaluate(SCROLL, cell)
             await page.screenshot(path=pictures / f"{name}-{cell}-{kind}.png")
