@@ -13,8 +13,8 @@ RECOVERY = 60.0
 class Faults:
     """Breaks servers of a lab on purpose and remembers what is broken, so that it can be healed.
 
-    ``crash`` and ``terminate`` heal by themselves: the server comes back with its data. What is held
-    or paused stays so until ``release``, ``resume`` or ``heal``.
+    ``crash`` and ``terminate`` heal by themselves: the server comes back with its data, after ``wipe``
+    without. What is held or paused stays so until ``release``, ``resume`` or ``heal``.
     """
 
     def __init__(self, deployment: Deployment, ready: Callable[[float], Awaitable[None]]) -> None:
@@ -35,6 +35,11 @@ class Faults:
         """Ask a server to leave (SIGTERM): it hands its leaders over first. It comes back."""
         self._check("terminate", server)
         await self._deployment.terminate(server)
+
+    async def wipe(self, server: str) -> None:
+        """Kill a server and empty its disk, as when a volume is replaced. It comes back, without its data."""
+        self._check("wipe", server)
+        await self._deployment.wipe(server)
 
     async def hold(self, *servers: str) -> None:
         """Kill servers and keep them away, all at once as far as the backend can."""

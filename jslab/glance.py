@@ -6,6 +6,7 @@ import asyncio
 import datetime
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +48,24 @@ class Look:
     acked: int
     """Deliveries below the ack floor, of all consumers together."""
     copies: tuple[Copy, ...]
+
+
+async def all_hold(deployment: Deployment, stream: str, servers: Sequence[str], last_seq: int) -> bool:
+    """Tell whether each server itself says that it has a stream up to ``last_seq``.
+
+    A leader calls a new copy current, without lag, once they agree on the log; the messages may still be on
+    their way (1 of 12 times, when 27,004 were copied on a busy machine).
+    """
+    answers = await asyncio.gather(*(deployment.get(name, "/jsz?accounts=1&streams=1") for name in servers))
+    return all(_last_seq(body, stream) >= last_seq for _, body in answers)
+
+
+def _last_seq(body: Any, stream: str) -> int:
+    for account in (body or {}).get("account_details") or []:
+        for detail in account.get("stream_detail") or []:
+            if detail["name"] == stream:
+                return int(detail["state"]["last_seq"])
+    return -1
 
 
 class Glance:

@@ -7,7 +7,7 @@ import dataclasses
 import datetime
 import time
 import weakref
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +22,7 @@ from jslab import connection, deployment, exercises, live, replication, settings
 from jslab.deployment import Deployment, Server
 from jslab.errors import SettingsError
 from jslab.faults import Faults
-from jslab.glance import Glance
+from jslab.glance import Glance, all_hold
 from jslab.live import Live
 from jslab.player import Player
 from jslab.settings import Settings
@@ -232,8 +232,11 @@ class Lab:
         """
         self.last_used = time.monotonic()
         return await streams.open_stream(
-            self.js, name, lesson=self._desk.lesson, settle=self.settle, **config
+            self.js, name, lesson=self._desk.lesson, settle=self.settle, held=self._held, **config
         )
+
+    async def _held(self, stream: str, servers: Sequence[str], last_seq: int) -> bool:
+        return await all_hold(self.deployment, stream, servers, last_seq)
 
     async def settle(self, info: StreamInfo | ConsumerInfo) -> None:
         """Wait until the server that this connection enters by has heard of a new stream or consumer.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import nats.errors
 import nats.js.errors
@@ -12,12 +13,15 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import StreamConfig
 
-from jslab.connection import ask
+from jslab.connection import ask, stream_info
 from jslab.errors import PlacementError
 from jslab.waiting import until
 
 if TYPE_CHECKING:
     import pandas as pd
+
+# Whether servers themselves say that they have a stream up to a sequence.
+Held: TypeAlias = Callable[[str, Sequence[str], int], Awaitable[bool]]
 
 META = "meta"
 # Seconds until a new leader answers, and until copies of what a lesson holds have caught up.
@@ -153,11 +157,18 @@ async def step_down(nc: Client, stream: str, consumer: str = "", *, to: str | No
     return leader
 
 
-async def scale(js: JetStreamContext, config: StreamConfig, replicas: int, timeout: float = COPIED) -> None:
+async def scale(
+    js: JetStreamContext,
+    config: StreamConfig,
+    replicas: int,
+    timeout: float = COPIED,
+    held: Held | None = None,
+) -> None:
     """Give a stream, and its consumers, so many copies, and return when each has all there is.
 
     ``update_stream`` returns before the new copies exist, so this waits until the leader calls every copy
-    current, without lag, and the number is right. Raises PlacementError; the server's own errors pass.
+    current, without lag, and the number is right; and then until each server itself says that it has the
+    messages, where ``held`` can ask them. Raises PlacementError; the server's own errors pass.
     """
     assert config.name is not None
     name = config.name
@@ -178,6 +189,16 @@ async def scale(js: JetStreamContext, config: StreamConfig, replicas: int, timeo
         every=0.1,
         seen=lambda: "; ".join(_told(group) for group in found),
         do="it goes on by itself; see await lab.leaders(), and give it longer: timeout=",
+        error=PlacementError,
+    )
+    if held is None:
+        return
+    servers, last_seq = found[0].servers, (await stream_info(js, name)).state.last_seq
+    await until(
+        lambda: held(name, servers, last_seq),
+        what=f"{', '.join(servers)} to say that they have {name} up to {last_seq:,}",
+        timeout=timeout,
+        do="it goes on by itself; give it longer: timeout=",
         error=PlacementError,
     )
 

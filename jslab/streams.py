@@ -88,9 +88,16 @@ def _health(replica: Replica) -> str:
 class Stream:
     """A handle on one stream. Only its coroutines do I/O; ``config`` is as last seen."""
 
-    def __init__(self, js: JetStreamContext, info: StreamInfo, settle: Settle | None = None) -> None:
+    def __init__(
+        self,
+        js: JetStreamContext,
+        info: StreamInfo,
+        settle: Settle | None = None,
+        held: replication.Held | None = None,
+    ) -> None:
         self.js = js
         self._settle = settle
+        self._held = held
         self.config = info.config
         self.last_report: PublishReport | None = None
         """What the last ``publish_many`` achieved, also when it was stopped or raised."""
@@ -132,7 +139,7 @@ class Stream:
 
         ``timeout`` in seconds. See :func:`jslab.replication.scale`. Raises PlacementError.
         """
-        await replication.scale(self.js, (await self.info()).config, replicas, timeout)
+        await replication.scale(self.js, (await self.info()).config, replicas, timeout, self._held)
         return await self.placement()
 
     async def purge(
@@ -259,6 +266,7 @@ async def open_stream(
     *,
     lesson: str | None = None,
     settle: Settle | None = None,
+    held: replication.Held | None = None,
     **config: Any,
 ) -> Stream:
     """Create a stream, or bind to the one of that name, and return a handle.
@@ -266,9 +274,9 @@ async def open_stream(
     ``config`` takes nats-py's StreamConfig names; only what is given is compared, and without ``subjects``,
     ``mirror`` or ``sources`` nothing is created. A stream made for ``lesson`` is marked as that lesson's,
     which will remove it. ``settle`` is awaited after a stream was created, to let the news of it reach the
-    server that the connection enters by. Raises StreamDriftError with the differences when the stream
-    exists otherwise, TypeError or ValueError for a setting that makes no sense; the server's own errors
-    get a note with cause and remedy.
+    server that the connection enters by; ``held`` is what ``scale`` asks the servers with. Raises
+    StreamDriftError with the differences when the stream exists otherwise, TypeError or ValueError for a
+    setting that makes no sense; the server's own errors get a note with cause and remedy.
     """
     wanted = _wanted(name, config, lesson)
     info = await _find(js, name, config)
@@ -276,11 +284,11 @@ async def open_stream(
         made = await _create(js, wanted)
         if settle is not None:
             await settle(made)
-        return Stream(js, made, settle)
+        return Stream(js, made, settle, held)
     differences = drift(config, info.config)
     if differences:
         raise StreamDriftError(name, differences)
-    return Stream(js, info, settle)
+    return Stream(js, info, settle, held)
 
 
 async def _find(js: JetStreamContext, name: str, config: dict[str, Any]) -> StreamInfo | None:

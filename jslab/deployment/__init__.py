@@ -66,6 +66,9 @@ class Deployment(Protocol):
     async def terminate(self, server: str) -> None:
         """Ask a server to leave: it hands its leaders over, ends, and comes back by itself."""
 
+    async def wipe(self, server: str) -> None:
+        """Kill a server and empty its disk; it comes back by itself. Not while it is held."""
+
     async def hold(self, server: str) -> None:
         """Kill a server and keep it away until it is released."""
 

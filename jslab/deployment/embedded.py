@@ -24,6 +24,9 @@ from jslab.settings import Settings, course_folder, state_dir
 from jslab.waiting import until
 
 HTTP_TIMEOUT = 2.0
+YOURS = (
+    "a folder given as data= is never emptied by us; the backends embedded, without one, and kind can do it"
+)
 # How long a fault may take to be carried out by the guard: a kill, a fork, a signal.
 FAULT_TIMEOUT = 10.0
 
@@ -47,7 +50,6 @@ class EmbeddedDeployment:
     """The embedded backend: a guard, three processes, and a folder that goes when the kernel does."""
 
     backend = "embedded"
-    refuses: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -56,6 +58,7 @@ class EmbeddedDeployment:
         self._binary = binary.find(settings.server)
         self.version = binary.version(self._binary)
         self.ephemeral = settings.data is None
+        self.refuses: Mapping[str, str] = MappingProxyType({} if self.ephemeral else {"wipe": YOURS})
         self._guard: Guard | None = None
         self._addresses: dict[str, Address] = {}
         self._health: Mapping[str, int] = {}
@@ -151,6 +154,15 @@ class EmbeddedDeployment:
         """SIGTERM: leaders are handed over first; the guard starts the server again afterwards."""
         await self._end_process("terminate", server)
 
+    async def wipe(self, server: str) -> None:
+        """SIGKILL, and its volumes are empty when the guard starts it again.
+
+        Raises DeploymentError for a server that is held, as on kind.
+        """
+        self._refuse_held(server, "wiped")
+        before = self.guard.states()[server].wipes
+        await self._command("wipe", server, lambda state: state.wipes > before)
+
     async def hold(self, server: str) -> None:
         """SIGKILL, and no restart before ``release``."""
         await self._command("hold", server, lambda state: state.state == "held" and state.pid is None)
@@ -164,19 +176,22 @@ class EmbeddedDeployment:
 
         Raises DeploymentError for a server that is held: there is no process to freeze.
         """
-        self._address(server)
-        if self.guard.states()[server].state == "held":
-            raise DeploymentError(
-                f"server {server} cannot be paused",
-                seen="it is held: there is no process to freeze",
-                do=f"release it first: await lab.faults.release({server!r})",
-            )
+        self._refuse_held(server, "paused")
         await self._until(server, "pause", lambda state: state.state in ("running", "paused"))
         await self._command("pause", server, lambda state: state.state == "paused")
 
     async def resume(self, server: str) -> None:
         """SIGCONT: it goes on where it was."""
         await self._command("resume", server, lambda state: state.state != "paused")
+
+    def _refuse_held(self, server: str, verb: str) -> None:
+        self._address(server)
+        if self.guard.states()[server].state == "held":
+            raise DeploymentError(
+                f"server {server} cannot be {verb}",
+                seen="it is held: its process is gone",
+                do=f"release it first: await lab.faults.release({server!r})",
+            )
 
     def _launch(self, lock: int | None) -> None:
         state = state_dir(self._settings)
@@ -202,7 +217,7 @@ class EmbeddedDeployment:
         """Translate the container of one pod into a process: the same arguments, other paths."""
         home = folder / name
         home.mkdir()
-        places = self._places(folder, name)
+        places, claims = self._places(folder, name), self._manifest.claims
         env = {"PATH": os.defpath, "HOME": str(home), "TZ": os.environ.get("TZ", "")}
         env |= {key: _translate(value, places) for key, value in self._manifest.env.items()}
         env |= dict.fromkeys(self._manifest.env_pod_name, name)
@@ -213,6 +228,7 @@ class EmbeddedDeployment:
             env=env,
             cwd=home,
             log=self._log_path(folder, name),
+            disks=[place for path, place in places.items() if self._manifest.mounts[path] in claims],
         )
 
     def _places(self, folder: Path, name: str) -> dict[str, Path]:

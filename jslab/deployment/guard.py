@@ -5,9 +5,9 @@ servers, starts a crashed one again, and when the kernel is gone, however that c
 and removes the lab's folder. Only the guard signals servers: as their parent it alone knows that a pid
 is still theirs.
 
-The kernel writes one command a line to stdin: ``crash NAME``, ``terminate NAME``, ``hold NAME``,
-``release NAME``, ``pause NAME``, ``resume NAME``. What came of it stands in ``state.json``, which is
-replaced as a whole at every change. stdin closed, or another parent than the kernel, means: end.
+The kernel writes one command a line to stdin: ``crash NAME``, ``terminate NAME``, ``wipe NAME``,
+``hold NAME``, ``release NAME``, ``pause NAME``, ``resume NAME``. What came of it stands in ``state.json``,
+which is replaced as a whole at every change. stdin closed, or another parent than the kernel, means: end.
 """
 
 from __future__ import annotations
@@ -32,7 +32,12 @@ RETURN_DELAY = 0.5
 BACKOFF_FIRST, BACKOFF_MOST, BACKOFF_RESET = 0.5, 30.0, 10.0
 GRACE = 5.0
 MARKER = "lab.json"
-SIGNALS = {"crash": signal.SIGKILL, "hold": signal.SIGKILL, "terminate": signal.SIGTERM}
+SIGNALS = {
+    "crash": signal.SIGKILL,
+    "hold": signal.SIGKILL,
+    "terminate": signal.SIGTERM,
+    "wipe": signal.SIGKILL,
+}
 
 
 def die_with_parent() -> None:
@@ -57,6 +62,8 @@ class Child:
         self.start_at: float | None = 0.0
         self.backoff = BACKOFF_FIRST
         self.asked = False
+        self.wiping = False
+        self.wipes = 0
 
     def start(self) -> None:
         """Start the process; its output is added to its log."""
@@ -89,6 +96,7 @@ class Child:
             self.process.returncode = os.waitstatus_to_exitcode(status)
         self.code, self.process = self.process.returncode, None
         self.exits += 1
+        self.wipe()
         now = time.monotonic()
         if self.state == "held":
             return True
@@ -101,6 +109,19 @@ class Child:
         self.state, self.start_at = "backoff", now + delay
         return True
 
+    def wipe(self) -> None:
+        """Empty the disks, if that was asked for; the server does not run."""
+        if not self.wiping:
+            return
+        for disk in self.spec["disks"]:
+            for entry in os.scandir(disk):
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path)
+                else:
+                    os.unlink(entry.path)
+        self.wiping = False
+        self.wipes += 1
+
     def obey(self, command: str) -> None:
         """Do what the kernel asked for; what it came to stands in ``report``."""
         if command == "release":
@@ -111,7 +132,9 @@ class Child:
             return
         if command == "hold":
             self.state, self.start_at = "held", None
+        self.wiping = self.wiping or command == "wipe"
         if self.process is None:
+            self.wipe()
             return
         if command == "pause":
             self.process.send_signal(signal.SIGSTOP)
@@ -132,6 +155,7 @@ class Child:
             "starts": self.starts,
             "exits": self.exits,
             "code": self.code,
+            "wipes": self.wipes,
         }
 
 

@@ -163,6 +163,17 @@ class KindDeployment(KubernetesDeployment):
             return "held"
         return super()._state(name, pod)
 
+    async def wipe(self, server: str) -> None:
+        """Delete the server's claims and kill it: a new pod gets new, empty volumes.
+
+        Raises DeploymentError for a server that is held: with a new volume it could start on another node.
+        """
+        await self._refuse_held(server, "wiped")
+        # Deleted now, gone when the pod is: Kubernetes keeps a claim for as long as a pod uses it.
+        for claim in self._manifest.claims:
+            await self.cluster.delete("PersistentVolumeClaim", f"{claim}-{server}")
+        await self._replace(server, grace=0, timeout=FAULT)
+
     async def hold(self, server: str) -> None:
         """Close the server's node to new pods and kill it: its volume is there, it starts nowhere else."""
         node = await self._node_of(server, "hold")
@@ -183,14 +194,7 @@ class KindDeployment(KubernetesDeployment):
 
         Raises DeploymentError for a server that is held, and for one that shares its node with another.
         """
-        self._check(server)
-        await self.look()
-        if server in self._cordoned.values():
-            raise DeploymentError(
-                f"server {server} cannot be paused",
-                seen="it is held: there is no process to freeze",
-                do=f"release it first: await lab.faults.release({server!r})",
-            )
+        await self._refuse_held(server, "paused")
         if _node(self._pods.get(server)) in self._paused:
             return
         await self._until_runs(server, "pause")
@@ -219,6 +223,16 @@ class KindDeployment(KubernetesDeployment):
         if _node(pod) in self._paused:
             await self._thaw(pod)
             await self.look()
+
+    async def _refuse_held(self, server: str, verb: str) -> None:
+        self._check(server)
+        await self.look()
+        if server in self._cordoned.values():
+            raise DeploymentError(
+                f"server {server} cannot be {verb}",
+                seen="it is held: its process is gone",
+                do=f"release it first: await lab.faults.release({server!r})",
+            )
 
     async def _thaw(self, pod: Object | None) -> None:
         await self._nodes.thaw(_node(pod))

@@ -28,6 +28,7 @@ SERVER_ONLY = "/healthz?js-server-only=true"
 # Seconds for a kubectl command; one that waits for a rollout takes a minute or two.
 KUBECTL = 180.0
 ELSEWHERE = "this needs the node's container engine; the backends kind and embedded can do it"
+NOT_HERE = "volumes of a cluster that is not ours are never deleted; the backends kind and embedded can do it"
 
 
 class KubernetesDeployment:
@@ -39,7 +40,7 @@ class KubernetesDeployment:
 
     backend = "kubernetes"
     ephemeral = False
-    refuses: Mapping[str, str] = MappingProxyType({"hold": ELSEWHERE, "pause": ELSEWHERE})
+    refuses: Mapping[str, str] = MappingProxyType({"hold": ELSEWHERE, "pause": ELSEWHERE, "wipe": NOT_HERE})
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -193,6 +194,10 @@ class KubernetesDeployment:
     async def terminate(self, server: str) -> None:
         """Delete the pod as a drain does: lame duck, which hands leaders over, then a new pod; up to 45 s."""
         await self._replace(server, grace=None, timeout=LEFT)
+
+    async def wipe(self, server: str) -> None:
+        """Not here: the lab refuses it and names the backends that can."""
+        raise NotImplementedError
 
     async def hold(self, server: str) -> None:
         """Not here: the lab refuses it and names the backends that can."""

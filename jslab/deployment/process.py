@@ -26,13 +26,14 @@ ENDING = guard.GRACE + 5.0
 
 @dataclass(frozen=True, slots=True)
 class ChildSpec:
-    """How to start one server; ``log`` is appended to, never a pipe."""
+    """How to start one server; ``log`` is appended to, never a pipe; ``disks`` can be emptied."""
 
     name: str
     argv: Sequence[str]
     env: Mapping[str, str]
     cwd: Path
     log: Path
+    disks: Sequence[Path] = ()
 
     def plain(self) -> dict[str, Any]:
         """Return it as JSON can hold it."""
@@ -42,6 +43,7 @@ class ChildSpec:
             "env": dict(self.env),
             "cwd": str(self.cwd),
             "log": str(self.log),
+            "disks": [str(disk) for disk in self.disks],
         }
 
 
@@ -56,6 +58,8 @@ class ChildState:
     exits: int
     code: int | None
     """Exit code of the last process that ended; negative for a signal."""
+    wipes: int = 0
+    """How often its disks were emptied."""
 
 
 class Guard:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import nats.js.errors
 import pytest
 
-from jslab.errors import StreamDriftError
+from jslab.errors import DeploymentError, StreamDriftError
 from jslab.lab import Lab, start
+from jslab.waiting import until
 
 
 async def test_start_again_returns_the_same_lab(lab: Lab, backend: str) -> None:
@@ -130,6 +131,34 @@ async def test_a_crashed_server_comes_back_with_its_messages(lab: Lab) -> None:
     await lab.faults.crash(leader)
     await lab.ready()
     assert (await orders.info()).state.messages == 10
+
+
+async def test_a_wiped_server_comes_back_with_an_empty_disk_and_is_given_copies_again(lab: Lab) -> None:
+    one = await lab.stream("ONE", subjects=["one.>"], num_replicas=1)
+    three = await lab.stream("THREE", subjects=["three.>"], num_replicas=3)
+    for stream in (one, three):
+        await stream.publish_many([b"x"] * 10, subject=f"{stream.name.lower()}.a")
+    leader = (await one.placement()).leader
+    assert leader is not None
+    await lab.faults.wipe(leader)
+    await lab.ready()
+    state = (await one.info()).state
+    assert (state.messages, state.last_seq) == (0, 0)
+    assert (await three.info()).state.messages == 10
+
+    async def copied() -> bool:
+        _, body = await lab.deployment.get(leader, "/jsz?accounts=1&streams=1")
+        details = [d for a in (body or {}).get("account_details", []) for d in a["stream_detail"]]
+        return {d["name"]: d["state"]["messages"] for d in details} == {"ONE": 0, "THREE": 10}
+
+    await until(copied, what=f"{leader} to hold what it should", timeout=30)
+
+
+async def test_a_held_server_cannot_be_wiped(lab: Lab) -> None:
+    await lab.faults.hold("nats-1")
+    with pytest.raises(DeploymentError, match="nats-1 cannot be wiped") as caught:
+        await lab.faults.wipe("nats-1")
+    assert "release" in caught.value.do
 
 
 async def test_a_held_server_stays_away_until_released(lab: Lab) -> None:

@@ -33,7 +33,7 @@ from jslab.deployment import binary, guard, ports, process
 from jslab.deployment.embedded import EmbeddedDeployment
 from jslab.deployment.health import all_routed
 from jslab.deployment.process import ChildSpec, ChildState, Guard
-from jslab.errors import DeploymentError, SettingsError
+from jslab.errors import DeploymentError, SettingsError, UnsupportedError
 from jslab.lab import Lab, start
 from jslab.waiting import until as until_async
 from tests.waits import processes, until
@@ -293,6 +293,17 @@ async def test_data_outlives_the_lab_and_is_never_deleted(home: Path, tmp_path: 
         assert (await lab.js.get_msg("ORDERS", 1000)).data == b"999"
     assert process.clean(home) == []
     assert data.is_dir()
+
+
+@own_loop
+async def test_a_folder_given_as_data_is_never_wiped(home: Path, tmp_path: Path) -> None:
+    async with start(data=tmp_path / "data") as lab:
+        stream = await lab.stream("ORDERS", subjects=["orders.>"])
+        await stream.publish_many([b"x"] * 10, subject="orders.new")
+        with pytest.raises(UnsupportedError, match="embedded cannot wipe a server") as caught:
+            await lab.faults.wipe((await stream.placement()).leader or "")
+        assert "data=" in caught.value.seen
+        assert (await stream.info()).state.messages == 10
 
 
 async def test_a_missing_route_is_not_ready(shared_lab: Lab) -> None:
@@ -682,6 +693,20 @@ def test_a_held_server_released_before_it_is_gone_comes_back(tmp_path: Path) -> 
     assert (child.state, child.start_at is None) == ("backoff", False)
 
 
+def test_a_server_is_wiped_once_it_has_ended_or_at_once_when_it_is_not_there(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    stays = {"argv": ["/bin/sleep", "60"], "env": {}, "cwd": str(tmp_path), "log": str(tmp_path / "l")}
+    child = guard.Child(stays | {"disks": [str(disk)]})
+    child.start()
+    for wiped in (1, 2):
+        (disk / "jetstream").mkdir(parents=True)
+        (disk / "jetstream" / "1.blk").write_bytes(b"x")
+        (disk / "file").write_bytes(b"x")
+        child.obey("wipe")
+        until(lambda: child.process is None or child.look())
+        assert (child.state, child.wipes, list(disk.iterdir())) == ("backoff", wiped, [])
+
+
 def test_a_server_counts_as_paused_once_it_stands_still(tmp_path: Path) -> None:
     # SIGSTOP only asks: on a busy machine a server acknowledged messages for a moment after it was sent.
     stays = {"argv": ["/bin/sleep", "60"], "env": {}, "cwd": str(tmp_path), "log": str(tmp_path / "l")}
@@ -734,7 +759,7 @@ async def test_a_held_server_cannot_be_paused(lab: Lab) -> None:
 
 
 async def test_a_server_that_is_not_there_is_named(lab: Lab) -> None:
-    for fault in ("crash", "terminate", "hold", "release", "pause", "resume"):
+    for fault in ("crash", "terminate", "wipe", "hold", "release", "pause", "resume"):
         with pytest.raises(DeploymentError, match="there is no server 'nats-7'") as caught:
             await getattr(lab.faults, fault)("nats-7")
         assert "nats-0, nats-1, nats-2" in caught.value.seen

@@ -6,11 +6,14 @@ import asyncio
 import contextlib
 import itertools
 import time
+from collections.abc import Sequence
 
 import nats.errors
 import pytest
 
+from jslab import replication
 from jslab.errors import PlacementError, SettingsError
+from jslab.glance import all_hold
 from jslab.lab import Lab
 from jslab.streams import Stream
 
@@ -87,6 +90,35 @@ async def test_a_scaled_stream_has_every_message_on_every_copy(lab: Lab) -> None
     assert len(frame[frame.group == "N/billing"]) == 3
     assert len((await stream.scale(1)).replicas) == 1
     assert (await stream.info()).state.messages == 20_000
+
+
+async def test_scaling_ends_when_each_server_says_itself_that_it_has_the_messages(lab: Lab) -> None:
+    # The leader called a copy current, without lag, while its server still had none of 27,004 messages.
+    stream = await numbered(lab, 10, replicas=1)
+    asked: list[tuple[str, list[str], int]] = []
+
+    async def held(name: str, servers: Sequence[str], last_seq: int) -> bool:
+        asked.append((name, sorted(servers), last_seq))
+        return len(asked) > 2
+
+    await replication.scale(lab.js, stream.config, 3, held=held)
+    assert asked == [("N", sorted(server.name for server in lab.deployment.servers()), 10)] * 3
+
+    async def never(name: str, servers: Sequence[str], last_seq: int) -> bool:
+        return False
+
+    with pytest.raises(PlacementError, match="to say that they have N up to 10"):
+        await replication.scale(lab.js, stream.config, 3, 1, held=never)
+
+
+async def test_only_a_server_that_has_the_messages_holds_them(lab: Lab) -> None:
+    stream = await numbered(lab, 10, replicas=1)
+    leader = str((await stream.placement()).leader)
+    other = next(server.name for server in lab.deployment.servers() if server.name != leader)
+    assert await all_hold(lab.deployment, "N", [leader], 10)
+    assert not await all_hold(lab.deployment, "N", [leader], 11)
+    assert not await all_hold(lab.deployment, "N", [leader, other], 0)
+    assert not await all_hold(lab.deployment, "M", [leader], 0)
 
 
 async def test_scaling_under_load_loses_nothing(lab: Lab) -> None:

@@ -185,8 +185,8 @@ async def test_a_client_outlives_the_pod_behind_its_forward_and_nothing_acknowle
 
 async def test_a_fault_that_needs_the_node_names_the_backends_that_can(deployed: Deployed) -> None:
     async with deployed.lab() as lab:
-        for fault in (lab.faults.pause, lab.faults.hold):
-            with pytest.raises(UnsupportedError, match=r"kubernetes cannot (pause|hold)") as caught:
+        for fault in (lab.faults.pause, lab.faults.hold, lab.faults.wipe):
+            with pytest.raises(UnsupportedError, match=r"kubernetes cannot (pause|hold|wipe)") as caught:
                 await fault("nats-0")
             assert "kind and embedded can do it" in str(caught.value)
         await lab.faults.heal()
