@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import itertools
 import json
+import random
 import shutil
 import sys
+from statistics import median
 from time import perf_counter
 
 import nats
@@ -26,6 +29,7 @@ SUBJECT = "bench.replay"
 MESSAGES, SIZE = 200_000, 128
 MANY = 1_000_000
 BATCH = 1_000
+JUMPS = 200
 FETCH, CLI = f"nats-py fetch({BATCH:,}), ack none", "nats bench js ordered"
 
 
@@ -98,8 +102,20 @@ async def _year(lab: Lab) -> list[Row]:
             runs.append(perf_counter() - began)
             assert len(frame) == report.acked
         rows.append(Row(name, f"replay().frame(json=…), {what}", sorted(runs)[1], "s", tuple(runs)))
+    rows += await _jumps(lab, stream, name)
     await lab.js.delete_stream(YEAR)
     return rows
+
+
+async def _jumps(lab: Lab, stream: Stream, name: str) -> list[Row]:
+    """Have a player go to moments all over the year, as somebody does who drags its cursor."""
+    player = await lab.player(stream, clock="Event-Time")
+    first = datetime.datetime(2013, 1, 1, 12, tzinfo=datetime.UTC)
+    dice = random.Random(2013)
+    moments = [first + datetime.timedelta(days=dice.uniform(0, 364)) for _ in range(JUMPS)]
+    took = sorted([(await player.goto(moment)).seconds * 1_000 for moment in moments])
+    what = f"player.goto, {JUMPS} moments"
+    return [Row(name, f"{what}, median", median(took), "ms"), Row(name, f"{what}, longest", took[-1], "ms")]
 
 
 async def _memory(lab: Lab) -> list[Row]:
