@@ -7,9 +7,9 @@ import collections
 import contextlib
 import datetime
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import nats
 import nats.errors
@@ -20,6 +20,8 @@ from nats.js.api import StorageType, StreamInfo
 
 from jslab.errors import DeploymentError
 from jslab.waiting import LONGEST_NAP, until
+
+T = TypeVar("T")
 
 # nats-py pings every 120 s by default, so a client of a frozen server waits four minutes.
 PING_INTERVAL = 2
@@ -247,15 +249,23 @@ def _all_current(info: dict[str, Any]) -> bool:
 async def stream_info(js: JetStreamContext, name: str) -> StreamInfo:
     """Ask a stream's leader for configuration and state, again while an election leaves it unanswered.
 
-    nats-py asks once and waits 5 s. Raises NotFoundError when there is no such stream, and nats-py's
-    own error (mostly TimeoutError), with a note, when nobody answered within ``QUESTIONS`` seconds.
+    Raises NotFoundError when there is no such stream; otherwise as :func:`patiently`.
+    """
+    return await patiently(lambda: js.stream_info(name), f"told about stream {name}")
+
+
+async def patiently(question: Callable[[], Awaitable[T]], what: str) -> T:
+    """Ask a stream's leader what may be asked twice, again while an election leaves it unanswered.
+
+    nats-py asks once and waits 5 s. ``what`` ends the sentence "nobody …". Raises nats-py's own error
+    (mostly TimeoutError), with a note, when there was no answer within ``QUESTIONS`` seconds.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + QUESTIONS
     while True:
         try:
             async with asyncio.timeout(QUESTION):
-                return await js.stream_info(name)
+                return await question()
         except TimeoutError:
             unanswered: Exception = nats.errors.TimeoutError()
         except (nats.js.errors.ServiceUnavailableError, nats.errors.ConnectionReconnectingError) as err:
@@ -266,8 +276,8 @@ async def stream_info(js: JetStreamContext, name: str) -> StreamInfo:
             unanswered = err
         if loop.time() >= deadline:
             unanswered.add_note(
-                f"jslab: nobody told about stream {name} within {QUESTIONS:g} s. A stream answers by its "
-                f"leader, and needs most of its copies for one: look with `await lab.status()`."
+                f"jslab: nobody {what} within {QUESTIONS:g} s. A stream answers by its leader, and needs "
+                f"most of its copies for one: look with `await lab.status()`."
             )
             raise unanswered
         await asyncio.sleep(LONGEST_NAP)

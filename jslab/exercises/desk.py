@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+import nats.js.errors
 from nats.js.api import StreamInfo
 
 from jslab import connection, trial, views
@@ -262,7 +264,7 @@ class Desk:
         """Delete streams that lessons made: marked as such, or made under ``names`` since the setup."""
         prepared = await self._notes.read("prepared", lesson.number)
         doomed = []
-        for info in await self._lab.js.streams_info():
+        for info in await connection.patiently(self._lab.js.streams_info, "listed the streams"):
             name = str(info.config.name)
             if name == NOTES or not (name in names or everything or name.startswith(f"{CLONE}_")):
                 continue
@@ -275,7 +277,10 @@ class Desk:
             if _is_a_lessons(info) or name in names:
                 doomed.append(name)
         for name in doomed:
-            await self._lab.js.delete_stream(name)
+            with contextlib.suppress(nats.js.errors.NotFoundError):  # gone: only the answer was lost
+                await connection.patiently(
+                    functools.partial(self._lab.js.delete_stream, name), f"deleted {name}"
+                )
         return doomed
 
 

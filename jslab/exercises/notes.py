@@ -7,6 +7,7 @@ import datetime
 import nats.js.errors
 
 from jslab import streams
+from jslab.connection import patiently
 from jslab.exercises.lablike import LabLike
 
 STREAM = "JSLAB"
@@ -24,12 +25,15 @@ class Notes:
         await streams.open_stream(
             self._js, STREAM, settle=self._lab.settle, subjects=["jslab.>"], num_replicas=3
         )
-        await self._js.publish(f"jslab.{kind}.{about}", text.encode())
+        subject, told = f"jslab.{kind}.{about}", text.encode()
+        await patiently(lambda: self._js.publish(subject, told), f"stored what was noted in {STREAM}")
 
     async def read(self, kind: str, about: str) -> tuple[str, datetime.datetime] | None:
         """Return the last text and when the server stored it, None if there is none."""
         try:
-            message = await self._js.get_last_msg(STREAM, f"jslab.{kind}.{about}")
+            message = await patiently(
+                lambda: self._js.get_last_msg(STREAM, f"jslab.{kind}.{about}"), f"read {STREAM}"
+            )
         except nats.js.errors.NotFoundError:
             return None
         assert message.time is not None
@@ -43,6 +47,8 @@ class Notes:
     async def forget(self, kind: str, about: str) -> None:
         """Remove what was kept; ``about`` may end in ``>``."""
         try:
-            await self._js.purge_stream(STREAM, subject=f"jslab.{kind}.{about}")
+            await patiently(
+                lambda: self._js.purge_stream(STREAM, subject=f"jslab.{kind}.{about}"), f"purged {STREAM}"
+            )
         except nats.js.errors.NotFoundError:
             return

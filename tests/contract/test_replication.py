@@ -29,6 +29,7 @@ async def test_leaders_is_a_row_for_each_copy(lab: Lab) -> None:
     await stream.consumer("billing")
     await numbered(lab, 10, "ONE", replicas=1)
     frame = await lab.leaders()
+    frame = frame[frame.group != "JSLAB"]  # a lesson may have left its notes
     assert list(frame.columns) == ["group", "kind", "server", "role", "current", "offline", "lag"]
     assert frame.groupby("group").size().to_dict() == {"N": 3, "N/billing": 3, "ONE": 1}
     assert (frame[frame.role == "leader"].groupby("group").size() == 1).all()
