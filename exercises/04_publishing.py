@@ -1,10 +1,10 @@
 """Lesson 04: what an acknowledged publish is, and what to do about one that is not."""
 
 import asyncio
-import json
 from itertools import pairwise
 
 from jslab import departures
+from jslab.departures import flight_of
 from jslab.exercises import Lesson, Room, Wrong
 from jslab.exercises.notes import Notes
 from jslab.waiting import until
@@ -18,14 +18,6 @@ lesson.prediction(
 )
 
 MSG_ID = "Nats-Msg-Id"
-
-
-def flight_of(payload: bytes) -> str:
-    """Tell which flight a payload is, by the id in it; anything else is its own text."""
-    try:
-        return str(json.loads(payload)["id"])
-    except (ValueError, KeyError, TypeError):
-        return payload.decode(errors="replace")
 
 
 # ---------------------------------------------------------------- 04.1

@@ -10,6 +10,7 @@ from nats.js.api import AckPolicy
 
 from jslab import departures
 from jslab.consumers import open_consumer
+from jslab.departures import flight_of
 from jslab.errors import ExerciseError
 from jslab.exercises import Lesson, Room, Wrong
 from jslab.exercises.notes import Notes
@@ -23,14 +24,6 @@ lesson.prediction(
 )
 
 DAY = tuple(departures.day(1, 1))
-
-
-def flight_of(payload: bytes) -> str:
-    """Tell which flight a payload is about, by the id in it; anything else is its own text."""
-    try:
-        return str(json.loads(payload)["id"])
-    except (ValueError, KeyError, TypeError):
-        return payload.decode(errors="replace")
 
 
 async def _consumer(room: Room, stream: str, name: str):

@@ -4,12 +4,12 @@ import asyncio
 import collections
 import contextlib
 import functools
-import json
 
 from nats.js.api import ConsumerConfig
 
 from jslab import departures
 from jslab.connection import Connection
+from jslab.departures import flight_of
 from jslab.errors import NotReadyError
 from jslab.exercises import Lesson, Room, Wrong
 from jslab.exercises.notes import Notes
@@ -25,14 +25,6 @@ lesson.prediction(
 
 
 the_day = functools.cache(lambda: tuple(departures.day(1, 1)))
-
-
-def flight_of(payload: bytes) -> str:
-    """Tell which flight a payload is, by the id in it; anything else is its own text."""
-    try:
-        return str(json.loads(payload)["id"])
-    except (ValueError, KeyError, TypeError):
-        return payload.decode(errors="replace")
 
 
 async def _times(room: Room, stream: str) -> collections.Counter[str]:

@@ -3,17 +3,17 @@
 import asyncio
 import contextlib
 import functools
-import json
 import statistics
 from datetime import UTC, datetime
 
 import nats.js.errors
 
 from jslab import departures
-from jslab.departures import NEW_YORK
+from jslab.connection import ask
+from jslab.departures import NEW_YORK, flight_of
 from jslab.exercises import Lesson, Room, Wrong
 from jslab.exercises.notes import Notes
-from jslab.pulls import API, PASSING
+from jslab.pulls import PASSING
 from jslab.waiting import until
 
 lesson = Lesson("07", "Replay and time travel", streams=("FLIGHTS", "LATE"))
@@ -30,14 +30,6 @@ DAY = tuple(departures.day(1, 1))
 
 # Read when an exercise needs it: with the lesson's file it would cost everybody a quarter of a second.
 january = functools.cache(lambda: tuple(departures.month(1)))
-
-
-def flight_of(payload: bytes) -> str:
-    """Tell which flight a payload is about, by the id in it; anything else is its own text."""
-    try:
-        return str(json.loads(payload)["id"])
-    except (ValueError, KeyError, TypeError):
-        return payload.decode(errors="replace")
 
 
 def below(token: str):
@@ -72,9 +64,9 @@ async def durables(room: Room, stream: str):
     The list of names is the meta leader's, and then each consumer is asked: in the list of infos one that is
     slow to answer would be missing.
     """
-    answer = await room.lab.nc.request(f"{API}.CONSUMER.NAMES.{stream}", timeout=10)
+    answer = await ask(room.lab.nc, f"CONSUMER.NAMES.{stream}", timeout=10)
     found = {}
-    for name in json.loads(answer.data)["consumers"] or ():
+    for name in answer["consumers"] or ():
         # One without a durable name may go at any moment.
         with contextlib.suppress(nats.js.errors.NotFoundError):
             found[name] = await room.js.consumer_info(stream, name)

@@ -182,6 +182,14 @@ def frame(month: int | None = None, day: int | None = None) -> pd.DataFrame:
     return _frame(b"".join([text[: text.index(b"\n") + 1], *(text[places[each]] for each in days)]))
 
 
+def flight_of(payload: bytes) -> str:
+    """Tell which flight a payload is about, by the id in it; anything else is its own text."""
+    try:
+        return str(json.loads(payload)["id"])
+    except (ValueError, KeyError, TypeError):
+        return payload.decode(errors="replace")
+
+
 def _known_day(month: int, day: int) -> int:
     days = _days_of(month)
     if (month, day) not in days:

@@ -93,6 +93,14 @@ def test_event_time_agrees_with_the_files_own_utc_hour(year: list[Departure]) ->
     assert Counter(flight.event_time.timestamp() // 3600 * 3600 for flight in year) == in_file
 
 
+def test_a_payload_says_which_flight_it_is_about_and_anything_else_is_its_own_text() -> None:
+    flight = next(departures.day(1, 1))
+    assert departures.flight_of(flight.payload) == flight.id
+    for text in ("1-1-UA-1545-EWR", "[1]", "{}", "7", ""):
+        assert departures.flight_of(text.encode()) == text
+    assert departures.flight_of(b"\xff") == "\ufffd"
+
+
 def test_a_record_has_subject_id_and_headers() -> None:
     first = next(departures.day(1, 1))
     assert first.subject == "flights.EWR.UA.IAH"
