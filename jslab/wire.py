@@ -15,7 +15,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import nats.errors
@@ -33,6 +34,9 @@ Frame = tuple[str, str, Headers, bytes]
 CRLF = b"\r\n"
 HEADER_LINE = b"NATS/1.0"
 STATUS, DESCRIPTION = "Status", "Description"
+# What a header's name may be, and what becomes of line breaks in its value: as nats-py has it.
+HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+ONE_LINE = str.maketrans({"\r": " ", "\n": " "})
 # What of nats-py 2.16 is used beyond its public names, besides the parser's ``parse`` and ``reset``.
 TOUCHED = ("_ps", "_send_command", "_flush_pending")
 # Seconds that the last frames of an inbox may take.
@@ -66,17 +70,39 @@ def status_of(headers: Headers) -> tuple[int, str] | None:
     return int(headers[STATUS]), headers.get(DESCRIPTION, "")
 
 
+def publication(subject: str, reply: str, headers: Mapping[str, str] | None, payload: bytes) -> bytes:
+    """Write a message as nats-py does. Raises BadHeaderError for a name that no header can have."""
+    if headers is None:
+        return b"PUB %b %b %d\r\n%b\r\n" % (subject.encode(), reply.encode(), len(payload), payload)
+    lines = [HEADER_LINE]
+    for name, value in headers.items():
+        key = name.strip()
+        if not key:
+            continue
+        if not HEADER_NAME.fullmatch(key):
+            raise nats.errors.BadHeaderError(key)
+        lines.append(f"{key}: {value.strip().translate(ONE_LINE)}".encode())
+    block = CRLF.join(lines) + CRLF + CRLF
+    numbers = len(block), len(block) + len(payload)
+    return b"HPUB %b %b %d %d\r\n%b%b\r\n" % (subject.encode(), reply.encode(), *numbers, block, payload)
+
+
 class Inbox:
     """One subscription of a wire: its frames gather here until they are taken."""
 
-    def __init__(self, subject: str) -> None:
+    def __init__(self, subject: str, hear: Callable[[list[Frame]], None] | None = None) -> None:
         self.subject = subject
         self.frames: list[Frame] = []
+        self._hear = hear
         self._arrived = asyncio.Event()
 
     def wake(self) -> None:
-        """Let who waits for frames look."""
-        self._arrived.set()
+        """Let who waits for frames look, or give them to who hears them."""
+        if self._hear is None:
+            self._arrived.set()
+            return
+        frames, self.frames = self.frames, []
+        self._hear(frames)
 
     async def take(self, timeout: float) -> list[Frame]:
         """Return what has arrived, waiting for it at most ``timeout`` seconds; [] when nothing came."""
@@ -172,14 +198,15 @@ class Wire:
             made._ps = parser  # type: ignore[assignment]
         return cls(made, parser, why)
 
-    async def subscribe(self, subject: str) -> Inbox:
-        """Have what is published to ``subject`` gather in an inbox."""
-        inbox = Inbox(subject)
+    async def subscribe(self, subject: str, hear: Callable[[list[Frame]], None] | None = None) -> Inbox:
+        """Have what is published to ``subject`` gather in an inbox, or be given to ``hear`` as it arrives."""
+        inbox = Inbox(subject, hear)
 
         async def plain(msg: Msg) -> None:
             inbox.frames.append((msg.subject, msg.reply, msg.headers, msg.data))
             inbox.wake()
 
+        # No limit: who reads in bulk bounds what is asked for, and a frame dropped here would be lost unseen.
         subscription = await self.nc.subscribe(
             subject, cb=plain, pending_msgs_limit=-1, pending_bytes_limit=-1
         )
@@ -210,12 +237,12 @@ class Wire:
             for subject, payload in messages:
                 await self.nc.publish(subject, payload)
             return
-        await self.nc._send_command(
-            b"".join(
-                b"PUB %b %d\r\n%b\r\n" % (subject.encode(), len(payload), payload)
-                for subject, payload in messages
-            )
-        )
+        await self.write([publication(subject, "", None, payload) for subject, payload in messages])
+
+    async def write(self, publications: Sequence[bytes]) -> None:
+        """Write what :func:`publication` made; on a wire that is not plain."""
+        assert self._parser is not None, self.why_plain
+        await self.nc._send_command(b"".join(publications))
         await self.nc._flush_pending()
 
     async def close(self) -> None:

@@ -13,7 +13,6 @@ is, and asks what to send again. A record is in flight until something settles i
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -45,13 +44,13 @@ class Answer(NamedTuple):
     text: str = ""
 
 
-def parse_answer(data: bytes, headers: Mapping[str, str] | None) -> Answer:
+def parse_answer(data: bytes, status: tuple[int, str] | None = None) -> Answer:
     """Read a reply to a publish: an ack, an error, or the status that nobody listens on the subject."""
     if not data:
-        status = (headers or {}).get("Status", "")
-        if status == "503":
+        code = status[0] if status else None
+        if code == 503:
             return Answer(err_code=NO_RESPONDERS, text="no responders: no stream took this subject")
-        return Answer(err_code=NO_ACK, text=f"an empty reply, status {status or 'missing'}")
+        return Answer(err_code=NO_ACK, text=f"an empty reply, status {code or 'missing'}")
     try:
         reply = json.loads(data)
         if "error" in reply:

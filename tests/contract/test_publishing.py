@@ -99,6 +99,13 @@ async def subscriptions(lab: Lab) -> int:
     return int(ours["subscriptions"])
 
 
+async def connections(lab: Lab) -> int:
+    """Count the connections to the server this lab enters by."""
+    assert lab.entry is not None
+    _, found = await lab.deployment.get(lab.entry, "/connz")
+    return int(found["num_connections"])
+
+
 def settled(report: PublishReport) -> int:
     return report.acked + report.duplicates + len(report.refused) + len(report.unknown)
 
@@ -516,7 +523,10 @@ async def test_stop_while_the_entry_server_reads_nothing(lab: Lab) -> None:
     publishing = asyncio.create_task(
         publish_many(lab.js, stream, records(), subject="flights.JFK.AA.LAX", window=100, on_report=kept)
     )
-    await until(lambda: lab.nc.pending_data_size > 1_000_000, what="the socket to be full", timeout=20)
+    before = 0
+    while not before or asked > before:  # until the sockets are full, and no more is asked for
+        before = asked
+        await asyncio.sleep(0.5)
     await stopped(publishing)
     assert kept.only.acked == 0
     assert kept.only.sent < 60, "more was written than sockets and proxies between here and there hold"
@@ -533,6 +543,38 @@ async def test_stop_while_waiting_for_the_stream_to_answer(lab: Lab, lone: LoneC
     await asyncio.sleep(0)  # it begins to wait
     await stopped(publishing)
     assert kept.only.sent == 0
+
+
+# -- the connection that many records go by
+
+
+@pytest.mark.parametrize("way", ["in bulk", "by nats-py", "without a second connection"])
+async def test_many_records_arrive_by_every_way(lab: Lab, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    if way == "by nats-py":
+        monkeypatch.setattr("jslab.wire.TOUCHED", ("_a_name_that_nats_py_has_not",))
+    if way == "without a second connection":
+        monkeypatch.setattr("jslab.publishing.publisher.OPENED", 0.0)
+    stream = await flights_stream(lab)
+    flights = sorted(itertools.islice(departures.month(1), 3_000), key=lambda flight: flight.id)
+    opened = await connections(lab)
+    seen: list[int] = []
+
+    async def records() -> AsyncIterator[Departure]:
+        for number, flight in enumerate(flights):
+            if number == 2_000:
+                seen.append(await connections(lab))
+            yield flight
+
+    report = await publish_many(lab.js, stream, records(), **FLIGHT)
+    assert report.acked == 3_000
+    assert seen == [opened + (way != "without a second connection")]
+    ids = await stored_ids(lab, stream)
+    assert (ids if not report.retried else sorted(ids)) == sorted(flight.id for flight in flights)
+
+    async def as_before() -> bool:
+        return await connections(lab) == opened
+
+    await until(as_before, what="the connection to be gone", timeout=5)
 
 
 # -- bad input

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import nats
+import nats.errors
 import pytest
 import trustme
 from hypothesis import given, settings
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from jslab.deployment import binary
 from jslab.errors import StalledError
 from jslab.waiting import until as until_async
-from jslab.wire import BulkParser, Inbox, Wire, headers_of, status_of
+from jslab.wire import BulkParser, Frame, Inbox, Wire, headers_of, publication, status_of
 from tests.waits import until
 
 pytestmark = pytest.mark.embedded
@@ -126,6 +127,44 @@ async def test_a_wire_comes_back_by_itself(serve: Serve) -> None:
     await wire.send([("there.again", b"yes")])
     assert [frame[3] for frame in await inbox.take(5)] == [b"yes"]
     await wire.close()
+    await nc.close()
+
+
+ODD_HEADERS: list[dict[str, str] | None] = [
+    None,
+    {},
+    {"A": "1"},
+    {" A ": " 1 ", "": "nothing", "b": ""},
+    {"Line": "a\r\nb\nc", "Umlaut": "Zürich", "#!$": "odd"},
+]
+
+
+@pytest.mark.parametrize("payload", [b"", b"x", bytes(range(256)), b"\r\nPUB here.3 1\r\n!\r\n"])
+@pytest.mark.parametrize("headers", ODD_HEADERS)
+async def test_a_publication_is_what_nats_py_would_write(
+    serve: Serve, headers: dict[str, str] | None, payload: bytes
+) -> None:
+    nc = await nats.connect(serve())
+    wire = await Wire.open(nc)
+    inbox = await wire.subscribe("here.*")
+    await wire.nc.publish("here.1", payload, "answer.1", headers)
+    await wire.write([publication("here.1", "answer.1", headers, payload)])
+    frames: list[Frame] = []
+    while len(frames) < 2 and (taken := await inbox.take(5)):
+        frames += taken
+    await wire.close()
+    await nc.close()
+    assert len(frames) == 2
+    assert frames[0] == frames[1]
+
+
+@pytest.mark.parametrize("name", ["a b", "a:b", "a\r\nb", "Zürich"])
+async def test_a_header_that_nats_py_refuses_is_refused(serve: Serve, name: str) -> None:
+    nc = await nats.connect(serve())
+    with pytest.raises(nats.errors.Error) as theirs:
+        await nc.publish("here", b"", headers={name: "1"})
+    with pytest.raises(type(theirs.value)):
+        publication("here", "", {name: "1"}, b"")
     await nc.close()
 
 

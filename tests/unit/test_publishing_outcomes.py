@@ -66,18 +66,18 @@ def message(msg_id: str | None = None) -> Message:
     ],
 )
 def test_an_answer_is_read(data: bytes, answer: Answer) -> None:
-    assert parse_answer(data, None) == answer
+    assert parse_answer(data) == answer
 
 
 def test_the_status_of_no_responders_is_read() -> None:
-    assert parse_answer(b"", {"Status": "503"}).err_code == NO_RESPONDERS
+    assert parse_answer(b"", (503, "No Responders Available For Request")).err_code == NO_RESPONDERS
 
 
 @pytest.mark.parametrize(
-    ("data", "headers"),
+    ("data", "status"),
     [
         (b"", None),
-        (b"", {"Status": "408"}),
+        (b"", (408, "Request Timeout")),
         (b"ok", None),
         (b"{}", None),
         (b"[]", None),
@@ -90,9 +90,9 @@ def test_the_status_of_no_responders_is_read() -> None:
     ],
 )
 def test_what_is_no_answer_of_a_stream_is_said_to_be_none(
-    data: bytes, headers: dict[str, str] | None
+    data: bytes, status: tuple[int, str] | None
 ) -> None:
-    assert parse_answer(data, headers).err_code == NO_ACK
+    assert parse_answer(data, status).err_code == NO_ACK
 
 
 # -- single stories
@@ -369,7 +369,7 @@ def test_an_ack_of_another_stream_is_no_ack() -> None:
 def test_a_reply_that_is_no_ack_is_remembered_and_settles_nothing() -> None:
     o = outcomes()
     o.send(0, message(), 0)
-    o.answer(0, 1, parse_answer(b"hello", None), 0.1)
+    o.answer(0, 1, parse_answer(b"hello"), 0.1)
     assert o.open == 1
     o.expire(ACK_TIMEOUT)
     (unknown,) = o.report(1).unknown
@@ -574,5 +574,5 @@ TestAnyOrder = AnyOrder.TestCase
 
 def test_an_error_with_odd_fields_is_still_read() -> None:
     reply = {"error": {"code": 400, "err_code": None, "description": None}, "stream": None}
-    answer = parse_answer(json.dumps(reply).encode(), None)
+    answer = parse_answer(json.dumps(reply).encode())
     assert answer.err_code == 400
