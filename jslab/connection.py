@@ -255,7 +255,7 @@ async def stream_info(js: JetStreamContext, name: str) -> StreamInfo:
 
 
 async def patiently(question: Callable[[], Awaitable[T]], what: str) -> T:
-    """Ask a stream's leader what may be asked twice, again while an election leaves it unanswered.
+    """Ask a leader what may be asked twice, again while an election leaves it unanswered.
 
     nats-py asks once and waits 5 s. ``what`` ends the sentence "nobody …". Raises nats-py's own error
     (mostly TimeoutError), with a note, when there was no answer within ``QUESTIONS`` seconds.
@@ -276,8 +276,8 @@ async def patiently(question: Callable[[], Awaitable[T]], what: str) -> T:
             unanswered = err
         if loop.time() >= deadline:
             unanswered.add_note(
-                f"jslab: nobody {what} within {QUESTIONS:g} s. A stream answers by its leader, and needs "
-                f"most of its copies for one: look with `await lab.status()`."
+                f"jslab: nobody {what} within {QUESTIONS:g} s. What has copies answers by its leader, and "
+                f"needs most of them for one: look with `await lab.status()`."
             )
             raise unanswered
         await asyncio.sleep(LONGEST_NAP)

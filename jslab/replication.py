@@ -13,7 +13,7 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import StreamConfig
 
-from jslab.connection import ask, stream_info
+from jslab.connection import ask, patiently, stream_info
 from jslab.errors import PlacementError
 from jslab.waiting import until
 
@@ -66,13 +66,18 @@ class Group:
 async def groups(nc: Client, *, stream: str | None = None) -> list[Group]:
     """Ask every leader for its group: all streams and consumers, or those of one stream.
 
-    A group without a leader is listed with None and no followers.
+    A group without a leader is listed with None and no followers. Names come from the meta leader, whose
+    election is waited for; then as :func:`jslab.connection.patiently`.
     """
-    names = [stream] if stream else (await ask(nc, "STREAM.NAMES", timeout=ASKED)).get("streams") or []
+
+    async def named(api: str, what: str) -> list[str]:
+        return (await patiently(lambda: ask(nc, api, timeout=ASKED), f"named the {what}")).get(what) or []
+
+    names = [stream] if stream else await named("STREAM.NAMES", "streams")
     found = []
     for name in names:
         found.append(_group("stream", name, "", await _info(nc, f"STREAM.INFO.{name}")))
-        for consumer in (await ask(nc, f"CONSUMER.NAMES.{name}", timeout=ASKED)).get("consumers") or []:
+        for consumer in await named(f"CONSUMER.NAMES.{name}", "consumers"):
             info = await _info(nc, f"CONSUMER.INFO.{name}.{consumer}")
             found.append(_group("consumer", name, consumer, info))
     return found

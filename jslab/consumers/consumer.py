@@ -14,6 +14,7 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo
 
 from jslab import replication
+from jslab.connection import patiently
 from jslab.consumers.dead import DeadLetters
 from jslab.consumers.delivery import Delivery, deliveries, explain_acks, info_of
 from jslab.consumers.message import Message
@@ -257,7 +258,9 @@ async def _find(js: JetStreamContext, stream: str, name: str) -> ConsumerInfo | 
             do="use letters, digits, - and _",
         )
     try:
-        found: ConsumerInfo = await js.consumer_info(stream, name)
+        found: ConsumerInfo = await patiently(
+            lambda: js.consumer_info(stream, name), f"told about consumer {name} of {stream}"
+        )
     except nats.js.errors.NotFoundError as err:
         if err.err_code == NOT_FOUND:
             return None

@@ -43,6 +43,20 @@ async def test_an_empty_lab_has_no_leaders_to_show(lab: Lab) -> None:
     assert len(await lab.leaders()) == 0
 
 
+async def test_leaders_are_told_while_the_servers_choose_one_of_their_own(lab: Lab) -> None:
+    """Who leads the meta group names streams and consumers, and is frozen here: its successor does."""
+    stream = await numbered(lab, 10)
+    await stream.consumer("billing")
+    led = await lab.meta_leader()
+    assert led is not None
+    if lab.entry == led:
+        await lab.enter(next(server.name for server in lab.deployment.servers() if server.name != led))
+    await lab.faults.pause(led)
+    frame = await lab.leaders()
+    assert {"N", "N/billing"} <= set(frame.group)
+    assert await lab.meta_leader() != led
+
+
 async def test_a_leader_hands_over_to_whom_you_choose(lab: Lab) -> None:
     stream = await numbered(lab, 100)
     before = await stream.placement()
