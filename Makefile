@@ -21,7 +21,7 @@ lab: $(LAB) ## open the course in JupyterLab, on your own copy (DIR=jslab-course
 	@$(PY) -m jslab lab $(DIR) $(ARGS)
 
 test: $(TOOLS) ## run every test on the embedded servers, lessons and a real browser included (ARGS="-k ...")
-	@$(PY) -m pytest -p tests.no_skips -n 3 --dist loadfile --durations=10 --ignore=tests/kind $(ARGS)
+	@$(PY) -m pytest -p tests.no_skips -n 4 --dist loadfile --durations=10 --ignore=tests/kind $(ARGS)
 
 # Clusters of its own, one for each process: tests remove every stream, and a learner's cluster may hold some
 # that are dear to them. The first is brought up twice, as learners do.

@@ -396,7 +396,7 @@ async def check_desk(room: Room) -> str:
         raise Wrong(
             "lost",
             f"{told}. {len(missing)} were acked before they were done, {missing[0]} first, and died with "
-            "the program. To the server an ack means *done*, so it will never give them out again; no "
+            "the program. To the server an ack means done, so it will never give them out again; no "
             "log says so, and the lag is 0.",
         )
     again = sum(count - 1 for count in times.values())

@@ -115,16 +115,18 @@ class Live:
     def _view(self) -> views.View:
         look = self.looks[-1]
         rates, acks = self.rates()
-        table = views.table(
+        curves = [("messages per second", rates[-SHOWN:])]
+        if any(look.acked for look in self.looks):
+            curves.append(("acks per second", acks[-SHOWN:]))
+        drawn = "".join(sparklines.curve(title, values) for title, values in curves)
+        words = "\n".join(f"  {title}: {values[-1]:,.0f}" for title, values in curves)
+        return views.table(
             f"{self.name} at {look.at:%H:%M:%S} UTC",
             ("server", "role", "state", "lag"),
             [(copy.server, copy.role, copy.state, copy.lag) for copy in look.copies],
             note=self._note(look),
+            below=views.View(words, drawn),
         )
-        curves = [("messages per second", rates[-SHOWN:]), ("acks per second", acks[-SHOWN:])]
-        drawn = "".join(sparklines.curve(title, values) for title, values in curves)
-        words = "\n".join(f"  {title}: {values[-1]:,.0f}" for title, values in curves)
-        return views.View(f"{table.text}\n{words}", views.panel(f"{table.html}{drawn}"))
 
     def _note(self, look: Look) -> str:
         term = f", term {look.term}" if look.term is not None else ""

@@ -8,6 +8,7 @@ from html import escape
 from jslab.views import FAINT, INK, LINE, PAPER, PLAIN
 
 WIDTH, HEIGHT, TOP, LEFT = 560, 84, 20, 4
+TEXT = 'y="14" font-size="12" font-family="system-ui,sans-serif"'
 
 
 def curve(title: str, values: Sequence[float]) -> str:
@@ -20,9 +21,9 @@ def curve(title: str, values: Sequence[float]) -> str:
         f'viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(caption)}">'
         f"<title>{escape(caption)}</title>"
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="{PAPER}"/>'
-        f'<text x="{LEFT}" y="14" font-size="12" font-family="sans-serif" fill="{INK}">{escape(title)}</text>'
-        f'<text x="{WIDTH - LEFT}" y="14" font-size="12" font-family="sans-serif" fill="{FAINT}" '
-        f'text-anchor="end">{last:,.0f} now, at most {most:,.0f}</text>'
+        f'<text x="{LEFT}" {TEXT} fill="{INK}">{escape(title)}</text>'
+        f'<text x="{WIDTH - LEFT}" {TEXT} fill="{FAINT}" text-anchor="end">'
+        f"{last:,.0f} now, at most {most:,.0f}</text>"
         f'<line x1="{LEFT}" y1="{HEIGHT - 4}" x2="{WIDTH - LEFT}" y2="{HEIGHT - 4}" stroke="{LINE}"/>'
         f'<polyline fill="none" stroke="{PLAIN}" stroke-width="1.5" points="{_points(values, most)}"/>'
         "</svg>"

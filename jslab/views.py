@@ -47,8 +47,15 @@ def card(title: str, rows: Iterable[tuple[str, str]], *, note: str = "", tone: s
     return View(text, panel(f'<b style="color:{tone}">{escape(title)}</b>{body}', tone))
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, note: str = "") -> View:
-    """Show rows under column names; numbers stand to the right."""
+def table(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    note: str = "",
+    below: View | None = None,
+) -> View:
+    """Show rows under column names; numbers stand to the right. ``below`` stands under them as it is."""
     records = [list(row) for row in rows]
     plain = [[_plain(value) for value in row] for row in records]
     right = [
@@ -80,6 +87,8 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], 
     )
     if note:
         html += f'<div style="color:{FAINT};font-size:12px">{escape(note)}</div>'
+    if below is not None:
+        text, html = f"{text}\n{below.text}", html + below.html
     return View(text, panel(html))
 
 

@@ -22,6 +22,23 @@ if "PYTEST_XDIST_WORKER" in os.environ and "JSLAB_KIND_CLUSTER" in os.environ:
     os.environ["JSLAB_KIND_CLUSTER"] += f"-{os.environ['PYTEST_XDIST_WORKER']}"
 
 
+# Files that take half a minute and more, the longest first. They begin first in a parallel run: a process
+# that gets one of them last keeps the others waiting.
+SLOW = [
+    "test_lessons.py",
+    "test_own_clusters.py",
+    "test_publishing.py",
+    "test_replay.py",
+    "test_consumers.py",
+    "test_plain_context.py",
+    "test_lifecycle.py",
+    "test_exercises.py",
+    "test_runner.py",
+    "test_report_page.py",
+    "test_live_views.py",
+]
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--backend", default="embedded", help="the backend that contract and course tests run on"
@@ -36,6 +53,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if elsewhere:
         config.hook.pytest_deselected(items=elsewhere)
         items[:] = [item for item in items if item not in set(elsewhere)]
+    items.sort(key=lambda item: SLOW.index(item.path.name) if item.path.name in SLOW else len(SLOW))
 
 
 class Together(LoadScopeScheduling):
@@ -48,6 +66,7 @@ class Together(LoadScopeScheduling):
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    config.option.loadscopereorder = False  # by the number of tests, which says little about the time
     return Together(config, log)
 
 
