@@ -22,6 +22,8 @@ def _comparable(value: object) -> object:
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, list | tuple):
+        if all(isinstance(each, int | float) for each in value):
+            return list(map(float, value))  # a backoff: 1 is 1.0, and the order is what it says
         return sorted(map(str, value))
     if isinstance(value, int | float):
         return float(value)

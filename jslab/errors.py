@@ -33,6 +33,8 @@ the lesson; jslab only adds cause and remedy to them with ``add_note``.
 
 from __future__ import annotations
 
+COPIES = "num_replicas"
+
 
 class LabError(Exception):
     """Something jslab cannot do: what failed, what was seen, and what to do about it."""
@@ -107,13 +109,19 @@ class StreamDriftError(LabError, ValueError):
             f"{field}: you asked for {asked!r}, the stream has {has!r}"
             for field, (asked, has) in differences.items()
         )
-        changes = ", ".join(f"{field}={asked!r}" for field, (asked, _) in differences.items())
+        asked = {field: repr(theirs) for field, (theirs, _) in differences.items()}
+        copies = asked.pop(COPIES, None)
+        changes = ", ".join(f"{field}={value}" for field, value in asked.items())
+        steps = [f"stream = await lab.stream({stream!r})"]
+        if changes:
+            steps.append(f"await lab.js.update_stream(stream.config, {changes})")
+        if copies:  # update_stream answers before the copies are there; scale waits for them
+            steps.append(f"await stream.scale({copies})")
         super().__init__(
             f"stream {stream} exists with another configuration",
             seen=listed,
             # update_stream with a name and one setting would put all others back to their defaults.
-            do="ask for what it has; or change this and keep the rest: "
-            f"stream = await lab.stream({stream!r}), await lab.js.update_stream(stream.config, {changes}); "
+            do=f"ask for what it has; or change this and keep the rest: {'; '.join(steps)}; "
             f"or delete it with its messages: await lab.js.delete_stream({stream!r})",
         )
 

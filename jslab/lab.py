@@ -289,11 +289,11 @@ class Lab:
         """Put an exercise back to where it began."""
         await self._open_desk.reset(exercise)
 
-    async def answer(self, exercise: str, choice: str) -> views.View:
+    async def answer(self, exercise: str, choice: str | int) -> views.View:
         """Publish an answer to the lab's own stream, where ``check`` reads it."""
         return await self._open_desk.answer(exercise, choice)
 
-    async def predict(self, prediction: str, choice: str) -> views.View:
+    async def predict(self, prediction: str, choice: str | int) -> views.View:
         """Seal a prediction before the run that shows what happens."""
         return await self._open_desk.predict(prediction, choice)
 
@@ -464,7 +464,7 @@ def _join(lab: Lab, config: Settings) -> Lab:
         print(
             f"{idle / 60:.0f} minutes passed since this lab was last used, more than the "
             f"{DEDUP_WINDOW / 60:.0f} minutes for which a stream remembers Msg-Ids: "
-            "run this lesson's setup cell before you go on."
+            "run this lesson's setup cell before you go on, unless this is it."
         )
     lab.last_used = time.monotonic()
     return lab

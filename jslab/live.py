@@ -117,7 +117,7 @@ class Live:
         rates, acks = self.rates()
         curves = [("messages per second", rates[-SHOWN:])]
         if any(look.acked for look in self.looks):
-            curves.append(("acks per second", acks[-SHOWN:]))
+            curves.append(("consumer acks per second", acks[-SHOWN:]))
         drawn = "".join(sparklines.curve(title, values) for title, values in curves)
         words = "\n".join(f"  {title}: {values[-1]:,.0f}" for title, values in curves)
         return views.table(

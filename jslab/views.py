@@ -6,7 +6,7 @@ background), and as static output without network: no style sheet, no script, ev
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -27,6 +27,11 @@ class View:
 
     def _repr_html_(self) -> str:
         return self.html
+
+    def __await__(self) -> Generator[None, None, View]:
+        """Return itself: among so many calls that are awaited, one that need not be is awaited, too."""
+        yield from ()
+        return self
 
 
 def card(title: str, rows: Iterable[tuple[str, str]], *, note: str = "", tone: str = PLAIN) -> View:

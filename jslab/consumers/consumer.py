@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import fields
 from typing import Any
 
@@ -136,7 +136,7 @@ class Consumer:
         idle: float = 2.0,
         forever: bool = False,
         retry_delay: float = 1.0,
-        poison: type[Exception] | tuple[type[Exception], ...] = (),
+        poison: type[Exception] | Iterable[type[Exception]] = (),
         handler_timeout: float | None = None,
         timeout: float = 20.0,
     ) -> WorkReport:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerInfo
@@ -14,6 +15,7 @@ from nats.js.api import ConsumerInfo
 from jslab import views
 from jslab.consumers.delivery import Delivery, deliveries, explain_acks
 from jslab.consumers.message import Message
+from jslab.errors import SettingsError
 from jslab.pulls import Pulls
 from jslab.wire import Wire
 
@@ -103,15 +105,16 @@ class Worker:
         *,
         concurrency: int,
         retry_delay: float,
-        poison: type[Exception] | tuple[type[Exception], ...],
+        poison: type[Exception] | Iterable[type[Exception]],
         handler_timeout: float | None,
     ) -> None:
         self._handler = handler
         self._concurrency = concurrency
         self._retry_delay = retry_delay
-        self._poison = poison
+        self._poison = _classes(poison)
         self._handler_timeout = handler_timeout
         self._held: set[Message] = set()
+        self._broken: Exception | None = None
         self._ahead = concurrency
         self.report = WorkReport()
 
@@ -162,6 +165,8 @@ class Worker:
             while limit is None or taken < limit:
                 await self._ask(delivery.pulls, limit, taken)
                 messages = await delivery.take(NAP)
+                if self._broken is not None:
+                    raise self._broken
                 if messages:
                     taken += len(messages)
                     self._held |= set(messages)
@@ -194,7 +199,11 @@ class Worker:
         async def lane() -> None:
             while (message := await waiting.get()) is not None:
                 begun = time.monotonic()
-                await self._handle(message)
+                try:
+                    await self._handle(message)
+                except Exception as err:  # no handler's: whoever waits for this lane would wait for ever
+                    self._broken = err
+                    raise
                 self._look_ahead(self._concurrency, time.monotonic() - begun)
 
         async def hand_over(messages: list[Message]) -> None:
@@ -254,3 +263,17 @@ class Worker:
         self.report.last_error = why
         if not message.settled:
             await message.nak(self._retry_delay)
+
+
+def _classes(poison: Any) -> tuple[type[Exception], ...]:
+    """Check the errors called poison. Raises SettingsError: Python itself would say so at the first error."""
+    several = isinstance(poison, Iterable) and not isinstance(poison, type | str)
+    given: tuple[Any, ...] = tuple(poison) if several else (poison,)
+    for each in given:
+        if not (isinstance(each, type) and issubclass(each, Exception)):
+            raise SettingsError(
+                "poison takes classes of exceptions",
+                seen=repr(each),
+                do="write poison=(KeyError, ValueError)",
+            )
+    return given

@@ -178,9 +178,10 @@ class Desk:
         self._hints.pop(number, None)
         await self._set_up(exercise)
 
-    async def answer(self, number: str, choice: str) -> views.View:
+    async def answer(self, number: str, choice: str | int) -> views.View:
         """Keep an answer; the last one counts."""
         definition.find(number)
+        choice = _in_words(choice)
         if not choice:
             return views.note(
                 f"{number} · no answer yet", "Put your answer between the quotes and run the cell again."
@@ -188,9 +189,10 @@ class Desk:
         await self._notes.write("answer", number, choice)
         return views.note(f"{number} · your answer", choice)
 
-    async def predict(self, number: str, choice: str) -> views.View:
+    async def predict(self, number: str, choice: str | int) -> views.View:
         """Seal a prediction; once the result is known it stays as it is."""
         prediction = _prediction(number)
+        choice = _in_words(choice)
         choices = " · ".join(prediction.choices)
         if not choice:
             return views.note(f"Prediction {number}: {prediction.question}", f"Choose one: {choices}")
@@ -290,6 +292,12 @@ class ScenarioRun:
     def __init__(self, context: contextlib.AbstractAsyncContextManager[Any]) -> None:
         self._context = context
 
+    def __enter__(self) -> None:
+        raise TypeError("a scenario is entered with `async with lab.scenario(…):`; here `async` is missing")
+
+    def __exit__(self, *_: object) -> None:
+        """There only so that Python gets as far as ``__enter__``, which says what is missing."""
+
     async def __aenter__(self) -> Any:
         return await self._context.__aenter__()
 
@@ -297,6 +305,13 @@ class ScenarioRun:
         self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
         return await self._context.__aexit__(kind, err, trace)
+
+
+def _in_words(choice: object) -> str:
+    """Take a number for its digits. Raises ExerciseError for what is neither text nor a number."""
+    if isinstance(choice, str | int) and not isinstance(choice, bool):
+        return str(choice)
+    raise ExerciseError("an answer is a text", seen=repr(choice), do="write it between quotes")
 
 
 def _prediction(number: str) -> definition.Prediction:

@@ -55,6 +55,16 @@ class Columns:
         """Sequences of payloads that are no JSON objects."""
         return self._columns.not_json if self._columns else []
 
+    @property
+    def nowhere(self) -> list[str]:
+        """Columns asked for that no payload has, though there are payloads with others."""
+        return self._columns.nowhere if self._columns else []
+
+    @property
+    def keys(self) -> list[str]:
+        """What payloads have, as far as it was looked at."""
+        return list(self._columns.keys) if self._columns else []
+
     def add(self, batch: Batch) -> None:
         """Take a batch."""
         self._seqs += batch.seqs
@@ -90,10 +100,21 @@ class Parsed:
         self.not_json: list[int] = []
         self._all = all_names
         self._rows = 0
+        self._missed = set(names)
+        self.keys: dict[str, None] = {}
+        """Keys of payloads, looked at until each name was found."""
+
+    @property
+    def nowhere(self) -> list[str]:
+        """Names asked for that no payload has, though there are payloads with others."""
+        return [name for name in self.values if name in self._missed] if self.keys else []
 
     def add(self, seqs: Sequence[int], payloads: Sequence[bytes]) -> None:
         """Parse a batch. Only what is asked for stays in memory."""
         objects = [self._object(seq, data) for seq, data in zip(seqs, payloads, strict=True)]
+        if self._missed:
+            self.keys |= {key: None for found in objects for key in found}
+            self._missed -= self.keys.keys()
         if self._all:
             for name in dict.fromkeys(name for found in objects for name in found):
                 self.values.setdefault(name, [None] * self._rows)

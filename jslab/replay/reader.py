@@ -63,7 +63,9 @@ class Reader:
         begun = time.monotonic()
         info = await self._patiently(self._leader.info)
         start, end = await self._bounds(info)
-        report = self.report = ReplayReport(self._stream, start, end, notes=self.report.notes)
+        report = self.report = ReplayReport(
+            self._stream, start, end, asked=self._span.times, notes=self.report.notes
+        )
         if end is not None and start > end:
             report.missing = 0
             return
@@ -128,6 +130,8 @@ class Reader:
         if span.end_time is not None:
             found = await self._first_from(span.end_time)
             end = min(end, found.seq - 1) if found else end
+            if found and found.seq <= info.state.first_seq:
+                self._note(f"end_time lies before the first message, stored {_told(found)}: there is nothing")
         return start, end
 
     async def _first_from(self, when: datetime.datetime) -> Row | None:

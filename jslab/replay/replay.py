@@ -114,6 +114,8 @@ class Replay:
         if columns.not_json:
             self.report.not_json = columns.not_json
             warnings.warn(_not_json(columns.not_json), stacklevel=2)
+        if columns.nowhere:
+            warnings.warn(_nowhere(columns.nowhere, columns.keys), stacklevel=2)
         return columns.frame()
 
     async def _batches(self) -> AsyncGenerator[Batch, None]:
@@ -163,3 +165,7 @@ def _not_json(sequences: Sequence[int]) -> str:
     return (
         f"not JSON objects, so their columns are empty: sequences {named}{more}; report.not_json has them all"
     )
+
+
+def _nowhere(names: Sequence[str], keys: Sequence[str]) -> str:
+    return f"no payload has {', '.join(names)}, so that column is empty; payloads have {', '.join(keys)}"

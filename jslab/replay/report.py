@@ -16,6 +16,8 @@ class ReplayReport:
     """The first sequence asked for."""
     end: int | None
     """The last sequence asked for, which is the stream's last at the start; None when it follows."""
+    asked: str = ""
+    """The stored times asked for, in words; empty where none were."""
     route: str = ""
     """How it was read."""
     messages: int = 0
@@ -40,11 +42,10 @@ class ReplayReport:
         return self.messages / self.seconds if self.seconds > 0 else 0.0
 
     def _view(self) -> views.View:
-        until = "and on" if self.end is None else f"to {self.end:,}"
         rows = [
-            ("asked for", f"sequences {self.start:,} {until}"),
+            ("asked for", f"{self.asked}: {self._range()}" if self.asked else self._range()),
             ("read", f"{self.messages:,} messages, {self.bytes:,} bytes{self._sequences()}"),
-            ("by", self.route),
+            ("by", self.route or "nothing to read"),
             ("took", f"{self.seconds:.2f} s, {self.rate:,.0f} messages per second"),
         ]
         if self.missing:
@@ -53,6 +54,11 @@ class ReplayReport:
             rows.append(("taken up again", f"{self.interruptions} times, without loss or repetition"))
         rows += [("note", note) for note in self.notes]
         return views.card(f"replay of {self.stream}", rows)
+
+    def _range(self) -> str:
+        if self.end is None:
+            return f"sequences {self.start:,} and on"
+        return f"sequences {self.start:,} to {self.end:,}" if self.start <= self.end else "no sequence"
 
     def _sequences(self) -> str:
         if self.first_seq is None:

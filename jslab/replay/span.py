@@ -51,6 +51,13 @@ class Span:
         """The subject filter, `>` for all."""
         return self.subject or EVERYTHING
 
+    @property
+    def times(self) -> str:
+        """The stored times in words; empty where there are none."""
+        start = f"from {self.start_time} on" if self.start_time else ""
+        end = f"before {self.end_time}" if self.end_time else ""
+        return f"stored {' and '.join(filter(None, (start, end)))}" if start or end else ""
+
     def check_against(self, stream: str, subjects: Iterable[str]) -> None:
         """Raise ReplayError when no message of the stream can ever match the filter."""
         patterns = list(subjects)
@@ -71,7 +78,7 @@ def check_moment(name: str, moment: object) -> None:
     raise ReplayError(
         f"{name} {'has no time zone' if naive else 'is not a datetime'}",
         seen=repr(moment),
-        do=f"say where its clock hangs: {name}=datetime(2026, 1, 1, 12, tzinfo=ZoneInfo('America/New_York'))",
+        do="say where its clock hangs: datetime(2026, 1, 1, 12, tzinfo=ZoneInfo('America/New_York'))",
     )
 
 

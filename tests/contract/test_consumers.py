@@ -70,6 +70,15 @@ async def test_another_configuration_is_an_error_that_lists_the_differences(lab:
     assert (await lab.js.consumer_info("N", "billing")).config.filter_subject == "n.1"
 
 
+async def test_a_backoff_is_numbers_in_an_order(lab: Lab) -> None:
+    stream = await numbered(lab, 1)
+    asked = {"backoff": [1, 2, 3], "max_deliver": 4}
+    await stream.consumer("slow", **asked)
+    assert (await stream.consumer("slow", **asked)).config.backoff == [1, 2, 3]
+    with pytest.raises(ConsumerDriftError):
+        await stream.consumer("slow", backoff=[1, 3, 2])
+
+
 async def test_what_cannot_be_a_consumer_is_refused(lab: Lab) -> None:
     stream = await numbered(lab, 1)
     with pytest.raises(TypeError, match="no setting ackwait"):
@@ -422,6 +431,44 @@ async def test_a_handler_that_hangs_or_is_cancelled_gives_its_message_back(lab: 
 
     report = await consumer.work(handler, handler_timeout=0.3, retry_delay=0.1, idle=1)
     assert (report.handled, report.retried, report.redelivered) == (3, 2, 2)
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+@pytest.mark.parametrize("poison", [ValueError, (KeyError, ValueError), [ValueError]])
+async def test_poison_is_terminated(lab: Lab, poison: Any, concurrency: int) -> None:
+    stream = await numbered(lab, 10)
+    consumer = await stream.consumer("c", ack_wait=60)
+
+    async def handler(message: Message) -> None:
+        if message.seq % 5 == 0:
+            raise ValueError("a flight that never was")
+
+    report = await consumer.work(handler, poison=poison, concurrency=concurrency, idle=0.3)
+    assert (report.handled, report.terminated, report.retried) == (8, 2, 0)
+
+
+@pytest.mark.parametrize("poison", ["ValueError", [KeyError, "ValueError"], int, ValueError("x")])
+async def test_what_cannot_be_raised_is_no_poison(lab: Lab, poison: Any) -> None:
+    stream = await numbered(lab, 1)
+    consumer = await stream.consumer("c")
+    with pytest.raises(SettingsError, match=r"poison takes classes of exceptions[\s\S]*KeyError, ValueError"):
+        await consumer.work(nothing, poison=poison)
+    assert (await consumer.info()).delivered.consumer_seq == 0
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+async def test_a_message_that_cannot_be_settled_ends_the_work(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, concurrency: int
+) -> None:
+    stream = await numbered(lab, 10)
+    consumer = await stream.consumer("c", ack_wait=60)
+
+    async def fails(_: Message) -> None:
+        raise RuntimeError("the ack cannot be written")
+
+    monkeypatch.setattr(Message, "ack", fails)
+    with pytest.raises(RuntimeError, match="cannot be written"):
+        await consumer.work(nothing, concurrency=concurrency)
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])

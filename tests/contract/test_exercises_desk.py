@@ -243,6 +243,26 @@ async def test_the_last_answer_counts(room: Lab) -> None:
     assert (await room.check("00.2")).ok
 
 
+async def test_a_number_is_an_answer_too(room: Lab) -> None:
+    assert "842" in repr(await room.answer("00.2", 842))
+    with pytest.raises(ExerciseError, match="an answer is a text"):
+        await room.answer("00.2", ["nats-1"])  # type: ignore[arg-type]
+
+
+async def test_a_hint_may_be_awaited_like_its_neighbours(room: Lab) -> None:
+    plain = room.hint("00.1")
+    awaited = await room.hint("00.1")
+    assert "hint 1" in repr(plain)
+    assert "hint 2" in repr(awaited)
+
+
+async def test_a_scenario_without_async_says_what_is_missing(lab: Lab) -> None:
+    await lab.lesson("04")
+    with pytest.raises(TypeError, match="`async` is missing"), lab.scenario("04.2"):
+        """Never entered."""
+    await lab.clean("04")
+
+
 async def test_an_empty_answer_is_none(room: Lab) -> None:
     assert "no answer yet" in (await room.answer("00.2", "")).text
     assert (await room.check("00.2")).key == "blank"

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hashlib
 import json
+import warnings
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
@@ -287,7 +288,8 @@ async def test_payloads_become_columns(lab: Lab) -> None:
     stream = await lab.stream("FLIGHTS", subjects=["flights.>"], num_replicas=3)
     day = list(departures.day(1, 1))
     await stream.publish_many(day, subject=lambda f: f.subject, data=lambda f: f.payload)
-    named = await stream.replay().frame(json=["dep_delay", "carrier", "nobody"])
+    with pytest.warns(UserWarning, match="no payload has nobody"):
+        named = await stream.replay().frame(json=["dep_delay", "carrier", "nobody"])
     assert list(named.columns) == ["seq", "subject", "time", "dep_delay", "carrier", "nobody"]
     assert list(named.carrier) == [flight.carrier for flight in day]
     assert int(named.dep_delay.isna().sum()) == sum(flight.dep_delay is None for flight in day)
@@ -308,6 +310,20 @@ async def test_what_is_not_json_is_named_and_the_rest_kept(lab: Lab) -> None:
     assert list(frame.seq) == [1, 2, 3, 4, 5, 6]
     assert list(frame.a.fillna(0)) == [1, 0, 0, 0, 0, 3]
     assert list(frame.b.fillna(0)) == [0, 0, 2, 0, 0, 0]
+
+
+async def test_a_column_that_no_payload_has_is_named(lab: Lab) -> None:
+    stream = await lab.stream("J", subjects=["j"], num_replicas=3)
+    for payload in (b'{"a": 1}', b'{"b": 2}'):
+        await lab.js.publish("j", payload)
+    with pytest.warns(
+        UserWarning, match="no payload has carier, so that column is empty; payloads have a, b"
+    ):
+        frame = await stream.replay().frame(json=["b", "carier"])
+    assert list(frame.b.fillna(0)) == [0, 2]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(await stream.replay().frame(json=["b"])) == 2
 
 
 async def test_a_column_that_would_hide_the_messages_own_is_refused(lab: Lab) -> None:
@@ -347,6 +363,18 @@ async def test_a_start_before_the_first_message_says_that_you_get_all(lab: Lab) 
     replay = stream.replay(start_time=datetime(2013, 1, 1, tzinfo=UTC))
     assert len(await read(replay)) == 10
     assert "you get all" in repr(replay.report)
+
+
+async def test_the_report_says_which_times_were_asked_for(lab: Lab) -> None:
+    stream = await numbered(lab, 10)
+    since, noon = datetime(2013, 1, 1, tzinfo=UTC), datetime(2013, 1, 1, 12, tzinfo=UTC)
+    all_of_it = stream.replay(start_time=since)
+    await read(all_of_it)
+    assert "stored from 2013-01-01 00:00:00+00:00 on: sequences 1 to 10" in repr(all_of_it.report)
+    nothing = stream.replay(start_time=since, end_time=noon)
+    assert await read(nothing) == []
+    assert "and before 2013-01-01 12:00:00+00:00: no sequence" in repr(nothing.report)
+    assert "end_time lies before the first message, stored 20" in repr(nothing.report)
 
 
 async def test_a_start_in_the_future_or_beyond_the_end_is_empty_and_says_so(lab: Lab) -> None:

@@ -139,4 +139,5 @@ def test_a_drift_lists_what_was_asked_and_what_there_is() -> None:
     assert error.seen == (
         "num_replicas: you asked for 3, the stream has 1; max_age: you asked for 60, the stream has 0"
     )
+    assert "update_stream(stream.config, max_age=60); await stream.scale(3)" in error.do
     assert "delete_stream('FLIGHTS')" in error.do
