@@ -48,6 +48,7 @@ bench: $(TOOLS) ## compare the bulk paths with plain nats-py: a table, and JSON 
 	@$(PY) -m benchmarks $(ARGS)
 
 setup: $(TOOLS) ## only set up .venv, with the test tools
+	@echo "set up: make lab opens the course, $(VENV)/bin/jslab --help lists the rest"
 
 constraints: ## write constraints.txt anew, with the newest versions that pyproject.toml allows
 	@$(find-python) "$$python" -m venv build/constraints
