@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime
+import functools
 import json
 from itertools import pairwise
 
@@ -37,8 +38,8 @@ async def _consumer(room: Room, stream: str, name: str):
 # ---------------------------------------------------------------- 05.1
 
 DUTY = 6
-# Seconds that a flight takes, that a dead colleague's may lie, and after which it lay too long for certain.
-SHIFT, TAKEN_OVER, LATE = 2.0, 4.0, 10.0
+# Seconds that a flight takes, and within which a dead colleague's must be done.
+SHIFT, IN_TIME = 2.0, 8.0
 
 crew = lesson.exercise(
     "05.1",
@@ -46,10 +47,14 @@ crew = lesson.exercise(
     streams=("DUTY", "DONE"),
     witness=("$JS.ACK.DUTY.crew.>",),
     hints=(
-        "The server waits ack_wait for an answer, and then gives the flight to somebody else. Too long, "
-        "and a dead worker's flight lies; too short, and a living worker's is handled twice.",
-        "Each flight takes two seconds, and must be taken over within four. Let ack_wait lie between, or "
-        "have the handler say in_progress while it works, which consumer.work does for you.",
+        "The server waits ack_wait for an answer, and then gives the flight to whoever asks next. Too long, "
+        "and a dead worker's flight lies; too short, and it gives away what a living worker is still at.",
+        "A flight takes two seconds, and the colleague's must be done within eight: it must come again "
+        "before six are over. Let ack_wait lie between, or have the handler say in_progress while it works, "
+        "which consumer.work does for you.",
+        "Who handles one flight at a time comes late to the colleague's. work(handle, concurrency=6) "
+        "handles six at once. It ends when nothing has come for idle seconds: let that be more than "
+        "ack_wait.",
     ),
 )
 
@@ -101,31 +106,76 @@ async def check_crew(room: Room) -> str:
         raise Wrong(
             "left",
             f"{sum(map(bool, done.values()))} of {DUTY} flights are done. The one that your colleague took "
-            f"is not: {ack_wait}, and until that is over the server believes that somebody works on it.",
+            f"is not: {ack_wait}, and until that is over the server believes that somebody works on it. "
+            "Somebody must still ask when it is.",
         )
     if twice := [flight for flight, times in done.items() if len(times) > 1]:
         raise Wrong(
             "twice",
             f"{twice[0]} was done {len(done[twice[0]])} times, by workers that were all alive: {ack_wait}, "
-            "less than the work takes. The server takes silence for death. Two crews now walk to one "
-            "aircraft.",
+            "and somebody had it in hand for longer without a word. The server takes silence for death. Two "
+            "crews now walk to one aircraft.",
         )
     if undone := [flight for flight, times in done.items() if not times]:
         raise Wrong("undone", f"{len(undone)} of {DUTY} flights are not done: {', '.join(undone)}.")
-    took = (done[theirs][0] - moment).total_seconds()
-    if took > LATE:
+    if info.config.ack_wait <= SHIFT and (silent := _without_a_word(room)):
         raise Wrong(
-            "too-late",
-            f"All {DUTY} flights are done once, but the dead colleague's {took:.1f} s after it was taken: "
-            f"{ack_wait}. So long the passengers sat in an aircraft that nobody came to.",
+            "too-short",
+            f"All {DUTY} flights are done once, by luck: {ack_wait}, a flight takes {SHIFT:g} s, and nobody "
+            f"said in_progress about {silent}. While your worker was at it the server would have given it to "
+            "anybody. Nobody asked; with a second worker two crews walk to one aircraft.",
         )
+    _in_time(info.config.ack_wait, moment, done, theirs)
+    took = (done[theirs][0] - moment).total_seconds()
     return f"All {DUTY} flights are done once each; the dead colleague's {took:.1f} s after it was taken."
+
+
+def _in_time(
+    ack_wait: float, moment: datetime.datetime, done: dict[str, list[datetime.datetime]], theirs: str
+) -> None:
+    """Refuse what took too long, and say what it waited for: the server, a free hand, or somebody to ask."""
+    took = (done[theirs][0] - moment).total_seconds()
+    if took <= IN_TIME:
+        return
+    late = (
+        f"All {DUTY} flights are done once, but the dead colleague's {took:.1f} s after it was taken. "
+        f"ack_wait is {ack_wait:g} s"
+    )
+    if ack_wait + SHIFT > IN_TIME:
+        raise Wrong("too-late", f"{late}: so long the passengers sat in an aircraft that nobody came to.")
+    free = moment + datetime.timedelta(seconds=ack_wait)
+    began = done[theirs][0] - datetime.timedelta(seconds=SHIFT)
+    if before := [flight for flight, (at, *_) in done.items() if free < at <= began and flight != theirs]:
+        raise Wrong(
+            "busy",
+            f"{late}, so the server gave it out again in time. But your worker handles one flight at a time "
+            f"and had others in hand: {len(before)} more were done first. Work on several at once: "
+            "work(…, concurrency=…).",
+        )
+    raise Wrong(
+        "unasked",
+        f"{late}, so the server had it ready again in time. But nobody asked: your worker had ended. Let it "
+        "go on asking for longer than ack_wait (idle=…).",
+    )
+
+
+def _without_a_word(room: Room) -> str:
+    """Return a flight that was acked, and of which nobody ever said in_progress; empty if there is none."""
+    said: dict[str, set[bytes]] = {}
+    for seen in room.witness.messages:
+        said.setdefault(_flight_in(seen.subject), set()).add(seen.data[:4])
+    return next((flight for flight, words in said.items() if b"+WPI" not in words), "")
+
+
+def _flight_in(ack_subject: str) -> str:
+    """Name the flight that an ack is about: the subject tells its sequence in the stream."""
+    return DAY[int(ack_subject.split(".")[5]) - 1].id
 
 
 def _acked_before_done(room: Room, done: dict[str, list[datetime.datetime]]) -> str:
     """Return a flight that was acked well before somebody reported it done; empty if there is none."""
     for seen in room.witness.messages:
-        flight = DAY[int(seen.subject.split(".")[5]) - 1].id
+        flight = _flight_in(seen.subject)
         acked_and_done = seen.data.startswith(b"+ACK") and done[flight]
         if acked_and_done and (done[flight][0] - seen.at).total_seconds() > SHIFT / 2:
             return flight
@@ -137,7 +187,7 @@ async def solve_crew(lab):
     import asyncio
 
     duty = await lab.stream("DUTY")
-    # Longer than the two seconds of a flight, shorter than the four after which it must be taken over.
+    # Longer than the two seconds of a flight, and short enough to have the colleague's done within eight.
     crew = await duty.consumer("crew", ack_wait=3)
 
     async def handle(message):
@@ -179,6 +229,35 @@ async def nine_seconds_of_patience(lab):
         await crew.work(handle, concurrency=6, limit=6, idle=12)
 
 
+@crew.wrong("busy")
+async def one_after_the_other(lab):
+    crew, handle = await shift(lab, ack_wait=3)
+    async with lab.scenario("05.1"):
+        async for message in crew.messages(limit=6, idle=5):
+            await handle(message)
+            await message.ack()
+
+
+@crew.wrong("unasked")
+async def home_before_it_comes_again(lab):
+    crew, handle = await shift(lab, ack_wait=3)
+    async with lab.scenario("05.1"):
+        await crew.work(handle, concurrency=5, limit=5)
+        await asyncio.sleep(IN_TIME - SHIFT)
+        await crew.work(handle, limit=1)
+
+
+@crew.wrong("too-short")
+async def nobody_asked_in_between(lab):
+    crew, handle = await shift(lab, ack_wait=1)
+    async with lab.scenario("05.1"):
+        for batch in (5, 1):
+            messages = await crew.fetch(batch, timeout=5)
+            await asyncio.gather(*(handle(message) for message in messages))
+            for message in messages:
+                await message.ack()
+
+
 @crew.wrong("acked-first")
 async def acked_on_arrival(lab):
     crew, handle = await shift(lab, ack_wait=3)
@@ -213,8 +292,8 @@ async def only_the_colleagues(lab):
 # ---------------------------------------------------------------- 05.2
 
 CANCELLED = {flight.id for flight in DAY if flight.cancelled}
-# Deliveries beyond the first of each message: more than this is no retrying any more.
-STORM = 100
+# Naks of a message within so many seconds of its last one, and how many of them are no retrying any more.
+NOW, STORM = 0.25, 100
 
 bills = lesson.exercise(
     "05.2",
@@ -245,8 +324,8 @@ async def check_bills(room: Room) -> str:
     for message in await room.messages("BILLED"):
         flight = flight_of(message.data)
         billed[flight] = billed.get(flight, 0) + 1
-    again = (info.delivered.consumer_seq or 0) - (info.delivered.stream_seq or 0)
-    if again > STORM:
+    if _hurried(room) > STORM:
+        again = info.delivered.consumer_seq - info.delivered.stream_seq
         raise Wrong(
             "storm",
             f"The {len(CANCELLED)} that cannot be billed have come {again:,} more times than once, and "
@@ -272,14 +351,54 @@ async def check_bills(room: Room) -> str:
             "will bring them again.",
         )
     kept = await _letters(room)
-    if lost := CANCELLED - kept:
+    lost = CANCELLED - kept
+    of_them = f"All that departed are billed. Of the {len(CANCELLED)} that cannot be, {len(lost)}"
+    if (alive := lost - _given_up(room)) and info.num_ack_pending:
+        most = info.config.max_deliver or -1
+        ends = f"max_deliver is {most}, and not reached yet" if most > 0 else "nothing ends them"
+        raise Wrong(
+            "endless",
+            f"{of_them} still come, fail, and come again: {ends}. Only what the server gives up does it tell "
+            "of, so there is nothing that DEAD could hold. Set max_deliver and work until it is reached, or "
+            "name the error as poison.",
+        )
+    if alive:
+        raise Wrong(
+            "shrugged",
+            f"{of_them} are on nobody's list: they were acked. An ack says *done*, so the server has nothing "
+            "to tell of. They are still in BILLING, among 842, looking like the others.",
+        )
+    if lost:
         raise Wrong(
             "silent",
-            f"All that departed are billed. Of the {len(CANCELLED)} that could not be, {len(lost)} are on "
-            "nobody's list: the server told of them once, in an advisory, and no stream kept it. They are "
-            "still in BILLING, among 842, looking like the others.",
+            f"{of_them} are on nobody's list: the server told of them once, in an advisory, and no stream "
+            "kept it. They are still in BILLING, among 842, looking like the others.",
         )
     return f"{len(billed):,} flights are billed once each, {len(kept)} wait in DEAD for somebody to look."
+
+
+def _told_of(room: Room, *kinds: str) -> list[dict]:
+    """Return the advisories of some kinds about messages of bills, whoever else listened."""
+    return [
+        told
+        for told in room.witness.advisories
+        if told.get("type") in [f"io.nats.jetstream.advisory.v1.{kind}" for kind in kinds]
+        and (told["stream"], told["consumer"]) == ("BILLING", "bills")
+    ]
+
+
+def _given_up(room: Room) -> set[str]:
+    """Name the flights that the server told of as given up."""
+    return {DAY[told["stream_seq"] - 1].id for told in _told_of(room, "max_deliver", "terminated")}
+
+
+def _hurried(room: Room) -> int:
+    """Count the naks that came so soon after the last one of their message that nobody can have waited."""
+    moments: dict[int, list[datetime.datetime]] = {}
+    for told in _told_of(room, "nak"):
+        at = datetime.datetime.fromisoformat(told["timestamp"])
+        moments.setdefault(told["stream_seq"], []).append(at)
+    return sum((b - a).total_seconds() < NOW for own in moments.values() for a, b in pairwise(own))
 
 
 async def _letters(room: Room) -> set[str]:
@@ -379,7 +498,22 @@ async def only_max_deliver(lab):
     await bills.work(bill, concurrency=50, idle=1, retry_delay=0.1)
 
 
-@bills.wrong("silent")
+@bills.wrong("endless")
+async def again_and_again(lab):
+    bills, bill = await biller(lab, ack_wait=5)
+    await bills.dead_letters("DEAD")
+    # By itself it would never end. That is no storm, however long it goes on.
+    await bills.work(bill, concurrency=50, limit=842 + STORM + 8, retry_delay=NOW)
+
+
+@bills.wrong("endless")
+async def stopped_before_it_gave_up(lab):
+    bills, bill = await biller(lab, ack_wait=5, max_deliver=50)
+    await bills.dead_letters("DEAD")
+    await bills.work(bill, concurrency=50, limit=842 + 8, retry_delay=0.1)
+
+
+@bills.wrong("shrugged")
 async def ack_what_fails(lab):
     bills, bill = await biller(lab, ack_wait=5)
 
@@ -404,7 +538,8 @@ async def one_letter_of_four(lab):
 # ---------------------------------------------------------------- 05.3
 
 AIRCRAFT, LEGS = 12, 3
-TURN = 0.08
+# Seconds that work on an aircraft's first leg takes, and on a later one.
+FIRST, LATER = 0.16, 0.06
 # Legs in hand at a time, on average: with one worker it is one, with three at most three.
 AT_ONCE = 1.5
 
@@ -413,8 +548,9 @@ turns = lesson.exercise(
     "The legs of one aircraft",
     streams=("LEGS", "TURNS", "PARTS"),
     hints=(
-        "A consumer that three workers share gives the next message to whoever asks: leg 2 goes out while "
-        "leg 1 is still in hand. What must be split is the stream, so that an aircraft has one worker only.",
+        "A consumer that three workers share gives the next message to whoever asks. In LEGS the legs of "
+        "an aircraft are neighbours, so leg 2 goes out while leg 1 is still in hand. What must be split is "
+        "the stream, so that an aircraft has one worker only.",
         "The subject has the tail number: a consumer's filter_subject sees it. Three consumers, each with "
         "its part of the aircraft and max_ack_pending=1, keep the order and work at the same time.",
         "A stream that sources LEGS may rewrite the subjects: StreamSource(name=…, "
@@ -424,15 +560,21 @@ turns = lesson.exercise(
 )
 
 
-def _legs() -> list[departures.Departure]:
-    """Choose the aircraft that fly most on the first days of the year, and their first legs, in order."""
+@functools.cache
+def _legs() -> tuple[departures.Departure, ...]:
+    """Choose the aircraft that fly most on the first days of the year, and their first legs, in order.
+
+    An aircraft's legs are neighbours, so that workers who share them all have two of them in hand at once.
+    The very first is alone and its other two come last: else a batch of three would be a whole aircraft.
+    """
     by_tail: dict[str, list[departures.Departure]] = {}
     for day in (1, 2, 3):
         for flight in departures.day(1, day):
             if flight.tailnum and not flight.cancelled:
                 by_tail.setdefault(flight.tailnum, []).append(flight)
     busiest = sorted(by_tail, key=lambda tail: (-len(by_tail[tail]), tail))[:AIRCRAFT]
-    return sorted((f for tail in busiest for f in by_tail[tail][:LEGS]), key=lambda f: f.event_time)
+    (first, *rest), *others = (by_tail[tail][:LEGS] for tail in busiest)
+    return (first, *(leg for own in others for leg in own), *rest)
 
 
 @turns.setup
@@ -445,11 +587,14 @@ async def aircraft_with_legs(room: Room) -> None:
 @turns.scenario
 async def the_work_on_a_leg(room: Room):
     """Yield what works on a leg: it notes begin and end in TURNS, and takes a moment."""
+    tails: set[str] = set()
 
     async def turn(message) -> None:
         leg = json.loads(message.data)
         await room.js.publish(f"turns.begin.{leg['tailnum']}", message.data)
-        await asyncio.sleep(TURN)
+        first = leg["tailnum"] not in tails
+        tails.add(leg["tailnum"])
+        await asyncio.sleep(FIRST if first else LATER)
         await room.js.publish(f"turns.done.{leg['tailnum']}", message.data)
 
     yield turn
@@ -537,7 +682,30 @@ async def one_durable_for_three(lab):
     legs = await lab.stream("LEGS")
     team = await legs.consumer("team", ack_wait=5)
     async with lab.scenario("05.3") as turn:
-        await team.work(turn, concurrency=12, idle=1)
+        await asyncio.gather(*(team.work(turn, idle=1) for _ in range(3)))
+
+
+@turns.wrong("order")
+async def three_at_a_time(lab):
+    legs = await lab.stream("LEGS")
+    team = await legs.consumer("team", ack_wait=5)
+    async with lab.scenario("05.3") as turn:
+        await team.work(turn, concurrency=3, idle=1)
+
+
+@turns.wrong("order")
+async def three_at_a_time_by_three(lab):
+    legs = await lab.stream("LEGS")
+    team = await legs.consumer("team", ack_wait=5)
+
+    async def work(turn):
+        while batch := await team.fetch(3):
+            for message in batch:
+                await turn(message)
+                await message.ack()
+
+    async with lab.scenario("05.3") as turn:
+        await asyncio.gather(*(work(turn) for _ in range(3)))
 
 
 @turns.wrong("undone")
