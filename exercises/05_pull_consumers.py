@@ -293,7 +293,7 @@ async def only_the_colleagues(lab):
 
 CANCELLED = {flight.id for flight in DAY if flight.cancelled}
 # Naks of a message within so many seconds of its last one, and how many of them are no retrying any more.
-NOW, STORM = 0.25, 100
+NOW, STORM = 0.1, 100
 
 bills = lesson.exercise(
     "05.2",
@@ -503,7 +503,7 @@ async def again_and_again(lab):
     bills, bill = await biller(lab, ack_wait=5)
     await bills.dead_letters("DEAD")
     # By itself it would never end. That is no storm, however long it goes on.
-    await bills.work(bill, concurrency=50, limit=842 + STORM + 8, retry_delay=NOW)
+    await bills.work(bill, concurrency=50, limit=842 + STORM + 8, retry_delay=2 * NOW)
 
 
 @bills.wrong("endless")
