@@ -532,9 +532,9 @@ async def check_backfill(room: Room) -> str:
     if longest > NOTICED:
         raise Wrong(
             "live-waited",
-            f"Up to {longest:,} flights waited for the worker of live. Its position was put back, and so the "
-            "departures of this minute queued behind those of New Year: one durable has one position, and it "
-            "is not yours to borrow.",
+            f"Up to {longest:,} flights waited for the worker of live, and more than {NOTICED} are noticed. Its "
+            "position was put back, and so the departures of this minute queued behind those of New Year: one "
+            "durable has one position, and it is not yours to borrow.",
         )
     there = await durables(room, "OPS")
     if left := [info for name, info in there.items() if name != "live"]:
