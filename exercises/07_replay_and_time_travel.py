@@ -532,8 +532,8 @@ async def check_backfill(room: Room) -> str:
     if longest > NOTICED:
         raise Wrong(
             "live-waited",
-            f"Up to {longest:,} flights waited for the worker of live, and more than {NOTICED} are noticed. Its "
-            "position was put back, and so the departures of this minute queued behind those of New Year: one "
+            f"Up to {longest:,} flights waited for the worker of live; people notice {NOTICED}. Its position "
+            "was put back, and so the departures of this minute queued behind those of New Year: one "
             "durable has one position, and it is not yours to borrow.",
         )
     there = await durables(room, "OPS")
