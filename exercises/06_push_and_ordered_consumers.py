@@ -5,7 +5,7 @@ import collections
 import contextlib
 import functools
 
-from nats.js.api import ConsumerConfig
+from nats.js.api import ConsumerConfig, DeliverPolicy
 
 from jslab import departures
 from jslab.connection import Connection
@@ -131,22 +131,41 @@ async def check_move(room: Room) -> str:
         )
     missing = [flight for flight, count in times.items() if not count]
     if missing:
-        in_hand = {the_day()[seq - 1].id for seq in _unbilled()}
+        given = {the_day()[seq - 1].id for seq in _unbilled()} & set(missing)
         raise Wrong(
             "skipped",
-            f"{len(missing)} flights are never billed, {missing[0]} first. {len(in_hand & set(missing))} "
-            "of them the old group had been given and had not finished. Delivered is not done, and "
+            f"{len(missing)} flights are never billed, {missing[0]} first. "
+            f"{'All' if len(given) == len(missing) else len(given)} of them the old group had been given "
+            "and had not finished. Delivered is not done, and "
             "nobody will give them out again: the new consumer begins behind them. Begin at the old ack "
             "floor + 1.",
         )
     again = sum(count - 1 for count in times.values() if count > 1)
-    doubtful = DELIVERED - IN_HAND[0] + 1
-    if again > doubtful:
+    floor, doubtful = IN_HAND[0] - 1, DELIVERED - IN_HAND[0] + 1
+    counts = list(enumerate(times.values(), 1))
+    done_before = [seq for seq, count in counts if seq <= floor and count > 1]
+    if done_before and info.config.deliver_policy == DeliverPolicy.ALL:
         raise Wrong(
             "again",
             f"{again} flights are billed twice. Only the {doubtful} between the old group's ack floor and "
             "its last delivery can be in doubt. A new consumer begins at the first message of the stream "
             "if you do not tell it where: with a year in the stream, that is a year of second bills.",
+        )
+    if done_before:
+        raise Wrong(
+            "below-the-floor",
+            f"You began at {done_before[0]}, the old group's ack floor is {floor}: {len(done_before)} of the "
+            f"{again} flights that are billed twice were acked, so their bills are not in doubt. The floor "
+            "itself is done, too: begin right behind it.",
+        )
+    # One in doubt may have been billed by the old group, and once more by you.
+    extra = [seq for seq, count in counts if count > (2 if floor < seq <= DELIVERED else 1)]
+    if extra:
+        raise Wrong(
+            "twice",
+            f"{len(extra)} flights have a bill too many, number {extra[0]} of the stream first, and not by "
+            "the old group: two consumers have worked on them since the move, or one and then its "
+            "successor from the same place. A position helps only when one consumer has it.",
         )
     if pushes:
         raise Wrong(
@@ -235,6 +254,28 @@ async def only_what_is_new(lab):
 async def from_the_beginning(lab):
     await lab.js.delete_consumer("FEES", "accounts")
     await bill_from(lab, "accounts-pull")
+
+
+@move.wrong("below-the-floor")
+async def at_the_floor_itself(lab):
+    start = (await position(lab)).ack_floor.stream_seq
+    await lab.js.delete_consumer("FEES", "accounts")
+    await bill_from(lab, "accounts-pull", deliver_policy="by_start_sequence", opt_start_seq=start)
+
+
+@move.wrong("below-the-floor")
+async def some_earlier_to_be_sure(lab):
+    start = (await position(lab)).ack_floor.stream_seq - 18
+    await lab.js.delete_consumer("FEES", "accounts")
+    await bill_from(lab, "accounts-pull", deliver_policy="by_start_sequence", opt_start_seq=start)
+
+
+@move.wrong("twice")
+async def one_and_then_another(lab):
+    start = (await position(lab)).ack_floor.stream_seq + 1
+    await lab.js.delete_consumer("FEES", "accounts")
+    for name in ("accounts-trial", "accounts-pull"):
+        await bill_from(lab, name, deliver_policy="by_start_sequence", opt_start_seq=start)
 
 
 @move.wrong("old-left")
@@ -345,6 +386,10 @@ class Supervisor:
         return not any(consumer.push_bound for consumer in await self._room.js.consumers_info("DESK"))
 
 
+def _were(count: int) -> str:
+    return "1 was" if count == 1 else f"{count} were"
+
+
 def _left(consumers) -> int:
     """Add up what consumers that have delivered something have yet to deliver, or to hear of again."""
     used = [consumer for consumer in consumers if consumer.delivered.consumer_seq]
@@ -387,16 +432,16 @@ async def check_desk(room: Room) -> str:
         wait = max(consumer.config.ack_wait or 0 for consumer in consumers)
         raise Wrong(
             "unfinished",
-            f"{told}; the server still has {left} for your program, which ended by itself, or had nothing "
-            f"new in {STALLED:g} s and was ended. After a kill the server waits, ack_wait is {wait:g} s "
-            "here, before it gives out again what the dead one held: an empty queue does not mean that "
-            "there is nothing more.",
+            f"{told}; the server still has {left} for your program. It ended by itself, or had nothing new "
+            f"in {STALLED:g} s and was ended, or the cell was interrupted. After a kill the server waits, "
+            f"ack_wait is {wait:g} s here, before it gives out again what the dead one held: an empty queue "
+            "does not mean that there is nothing more.",
         )
     if missing:
         raise Wrong(
             "lost",
-            f"{told}. {len(missing)} were acked before they were done, {missing[0]} first, and died with "
-            "the program. To the server an ack means done, so it will never give them out again; no "
+            f"{told}. {_were(len(missing))} acked before the work was done, {missing[0]} first, and died "
+            "with the program. To the server an ack means done, so nothing acked is given out again; no "
             "log says so, and the lag is 0.",
         )
     again = sum(count - 1 for count in times.values())
@@ -541,8 +586,10 @@ async def check_readers(room: Room) -> str:
     if not times.total() and not info.state.messages:
         raise Wrong(
             "unheard",
-            f"{info.state.last_seq} flights were acked, 0 are kept and 0 invoiced. A stream with interest "
-            "keeps a message for the consumers that exist at that moment. Register the readers first.",
+            f"{info.state.last_seq} flights were published, and each got the publisher's ack. MOVES keeps "
+            "none of them, and none is invoiced. A stream with interest keeps a message for the consumers "
+            "that exist at that moment; when nobody is registered it keeps nothing. Register the readers "
+            "first.",
         )
     rows = await room.answer()
     if rows is None:

@@ -76,6 +76,13 @@ async def _traffic(room: Room, *subjects: str):
         await asyncio.gather(*publishers, return_exceptions=True)
 
 
+async def _lacking(room: Room, stream: str, last_seq: int) -> list[str]:
+    """Ask every server for its own copy of a stream, and name those that do not have all of it."""
+    names = [server.name for server in room.lab.deployment.servers()]
+    whole = [await all_hold(room.lab.deployment, stream, [name], last_seq) for name in names]
+    return [name for name, has in zip(names, whole, strict=True) if not has]
+
+
 async def _note(room: Room, kind: str):
     """Return what a scenario has noted, None if it has not run."""
     text = await Notes(room.lab).text(kind, room.number)
@@ -275,6 +282,8 @@ async def a_disk_is_replaced(room: Room):
     """When the block ends, a server with a copy of RECORD freezes, and comes back with an empty disk."""
     yield
     lab = room.lab
+    # First of all, since copies that nobody has waited for come within a second.
+    lacking = await _lacking(room, "RECORD", ENTRIES)
     copies = await _copies(room)
     servers = await _servers(room, "RECORD")
     meta = await lab.meta_leader()
@@ -292,7 +301,7 @@ async def a_disk_is_replaced(room: Room):
     if victim != servers[0]:
         copied = lab.deployment, "RECORD", [victim], (await room.info("RECORD")).state.last_seq
         await until(lambda: all_hold(*copied), what=f"{victim} to have RECORD again", timeout=30)
-    found = {"copies": copies, "server": victim, "acked": acked}
+    found = {"copies": copies, "server": victim, "acked": acked, "lacking": lacking}
     await Notes(lab).write("night", room.number, json.dumps(found))
 
 
@@ -328,6 +337,15 @@ async def check_night(room: Room) -> str:
             'with lab.scenario("08.2"), and see what the night leaves.',
         )
     record, entries = (await room.info("RECORD")).state.messages, ENTRIES + seen["acked"]
+    if copies["RECORD"] == 3 and seen["lacking"]:
+        raise Wrong(
+            "not-there",
+            "RECORD is configured for three copies, but they were not there when your block ended and "
+            f"{seen['server']} froze: {' and '.join(seen['lacking'])} did not have the record yet. The write "
+            f"meanwhile was {'' if seen['acked'] else 'not '}acknowledged, and {record} of {entries} entries "
+            "are left. update_stream answers before the copying; wait for the copies, which stream.scale(3) "
+            "does.",
+        )
     if record < entries:
         raise Wrong(
             "lost",
@@ -373,6 +391,13 @@ async def and_go_home(lab):
     await (await lab.stream("RECORD")).scale(3)
 
 
+@night.wrong("not-there")
+async def three_without_waiting(lab):
+    record = await lab.stream("RECORD")
+    async with lab.scenario("08.2"):
+        await lab.js.update_stream(record.config, num_replicas=3)
+
+
 @night.wrong("lost")
 async def two_copies_for_what_is_read_most(lab):
     async with lab.scenario("08.2"):
@@ -398,9 +423,9 @@ week = lesson.exercise(
     streams=("WEEK",),
     hints=(
         "update_stream answers when it is decided that there shall be three copies. Then the copying begins.",
-        "Ask the leader how far its followers are: await stream.placement(), or await lab.leaders(). Ready "
-        "is when both are there and neither lags.",
-        "await stream.scale(3) returns when they are.",
+        "The leader tells how far its followers are: await stream.placement(), or await lab.leaders(). Its "
+        "word may come too early: ready is when each server itself has the messages.",
+        "await stream.scale(3) asks the leader and then each server, and returns when all have them.",
     ),
 )
 
@@ -433,7 +458,7 @@ async def one_server_is_slow(room: Room):
     looks: list[asyncio.Task[list[str]]] = []
 
     async def on_answer(_) -> None:
-        looks.append(asyncio.create_task(_lacking(room)))
+        looks.append(asyncio.create_task(_lacking(room, "WEEK", FLIGHTS)))
 
     async def thaw() -> None:
         await until(lambda: _grows(room), what="WEEK to be given copies", timeout=600)
@@ -466,13 +491,6 @@ async def _grows(room: Room) -> bool:
     return False
 
 
-async def _lacking(room: Room) -> list[str]:
-    """Ask every server for its own copy of WEEK, and name those that do not have the whole week."""
-    names = [server.name for server in room.lab.deployment.servers()]
-    whole = [await all_hold(room.lab.deployment, "WEEK", [name], FLIGHTS) for name in names]
-    return [name for name, has in zip(names, whole, strict=True) if not has]
-
-
 @week.check
 async def check_week(room: Room) -> str:
     info = await room.info("WEEK")
@@ -498,7 +516,9 @@ async def check_week(room: Room) -> str:
             "too-early",
             f"When you said ready, {' and '.join(seen['lacking'])} did not have the whole week. "
             "update_stream answers once it is *decided* that there shall be copies; then the copying begins. "
-            "A server that goes now may take the only whole copy with it.",
+            "The leader's word alone comes too early, too: it may call a copy current that is still empty. "
+            "Ask each server, as stream.scale does. A server that goes now may take the only whole copy with "
+            "it.",
         )
     return (
         f"When you said ready, each of the three servers had all {FLIGHTS:,} flights; and the "
