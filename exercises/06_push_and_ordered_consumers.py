@@ -154,9 +154,9 @@ async def check_move(room: Room) -> str:
     if done_before:
         raise Wrong(
             "below-the-floor",
-            f"You began at {done_before[0]}, the old group's ack floor is {floor}: {len(done_before)} of the "
-            f"{again} flights that are billed twice were acked, so their bills are not in doubt. The floor "
-            "itself is done, too: begin right behind it.",
+            f"You began at {done_before[0]}, the floor is {floor}. Up to the old group's ack floor, itself "
+            f"included, every flight was acked and billed: of your {again} second bills {len(done_before)} "
+            "are for what was not in doubt. Begin right behind the floor.",
         )
     # One in doubt may have been billed by the old group, and once more by you.
     extra = [seq for seq, count in counts if count > (2 if floor < seq <= DELIVERED else 1)]
@@ -558,7 +558,7 @@ readers = lesson.exercise(
         "read before billing acks.",
         "billing: a durable pull consumer. The frame: lab.js.subscribe(…, ordered_consumer=True), read "
         "to the message whose metadata.num_pending is 0, and unsubscribed; or moves.replay().frame(), "
-        "which needs no consumer at all.",
+        "which needs no consumer of yours.",
     ),
 )
 
@@ -642,7 +642,7 @@ async def check_readers(room: Room) -> str:
     return (
         f"{rows} rows in the frame, {len(times)} flights invoiced, and only billing is registered. (MOVES "
         "has one copy. With three, the server refuses an ordered consumer, 10134: a consumer that "
-        "decides what such a stream lets go must have as many copies. A replay needs no consumer, and "
+        "decides what such a stream lets go must have as many copies. A replay needs none of yours, and "
         "works there, too.)"
     )
 

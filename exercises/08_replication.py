@@ -91,7 +91,7 @@ async def _note(room: Room, kind: str):
 
 # ---------------------------------------------------------------- 08.1
 
-LEAVING = "nats-1"
+LEAVING, NEXT, STAYING = "nats-1", "nats-2", "nats-0"
 # An election takes four seconds or more, a leader that hands over a fraction of one.
 PATIENCE = 2.5
 
@@ -103,8 +103,8 @@ ramp = lesson.exercise(
         "A leader that dies is missed before it is replaced; one that steps down hands over. And a stream is "
         "not the only thing that has a leader.",
         "await lab.leaders() has a row for each copy of each group: which groups does nats-1 lead?",
-        "stream.step_down() hands over a stream, consumer.step_down() a consumer, "
-        "lab.move_leaders_off(server) everything that a server leads.",
+        "stream.step_down() hands over a stream, consumer.step_down() a consumer, each with to= to a server "
+        "of your choice; lab.move_leaders_off(server) everything that a server leads, to whichever.",
     ),
 )
 
@@ -118,21 +118,20 @@ async def a_ramp_and_an_apron(room: Room) -> None:
     await ramp.consumer("billing")
 
 
-async def _lead_all(room: Room) -> str:
-    """Have nats-1 lead RAMP and its consumer, and another server, which is returned, APRON."""
-    other = next(server.name for server in room.lab.deployment.servers() if server.name != LEAVING)
+async def _lead_all(room: Room) -> None:
+    """Have nats-1 lead RAMP and its consumer, and the server that stays APRON."""
     await asyncio.gather(
         room.lead("RAMP", LEAVING),
         replication.step_down(room.lab.nc, "RAMP", "billing", to=LEAVING),
-        room.lead("APRON", other),
+        room.lead("APRON", STAYING),
     )
-    return other
 
 
 @ramp.scenario
 async def a_busy_ramp(room: Room):
     """Publish to RAMP, led by nats-1, and to APRON, led by another: it shows what this machine alone does."""
-    await room.lab.enter(await _lead_all(room))
+    await _lead_all(room)
+    await room.lab.enter(STAYING)
     for name in ("RAMP", "APRON"):
         await room.js.purge_stream(name)
     async with _traffic(room, "ramp.JFK", "apron.JFK"):
@@ -186,6 +185,13 @@ async def check_ramp(room: Room) -> str:
             f"{leaders['RAMP/billing']} leads the consumer billing now, and nats-1 still leads RAMP itself: "
             "when it goes, every publisher waits for an election.",
         )
+    if again := [name for name, leader in leaders.items() if leader == NEXT]:
+        raise Wrong(
+            "moves-again",
+            f"nats-1 may go. But nats-2 leads {' and '.join(again)} now, and goes next: there will be a second "
+            "handover for everybody who writes or reads there. When you leave the choice to the server, it "
+            "takes any follower that has everything; you know the plan, so name one: step_down(to=...).",
+        )
     return (
         f"{leaders['RAMP']} leads RAMP, {leaders['RAMP/billing']} its consumer; the longest time without a "
         f"message was {pause:.2f} s (on APRON, which stayed where it was, {usual:.2f} s)."
@@ -203,9 +209,9 @@ async def solve_ramp(lab):
     ramp = await lab.stream("RAMP")
     billing = await ramp.consumer("billing")
     async with lab.scenario("08.1"):
-        print(await ramp.step_down(), "leads RAMP")
-        print(await billing.step_down(), "leads billing")
-        # Or both, and whatever else there is: await lab.move_leaders_off("nats-1")
+        # lab.move_leaders_off("nats-1") moves both, and may move them to nats-2, which goes next.
+        print(await ramp.step_down(to="nats-0"), "leads RAMP")
+        print(await billing.step_down(to="nats-0"), "leads billing")
 
 
 @ramp.wrong("waited")
@@ -239,6 +245,15 @@ async def one_copy_elsewhere(lab):
 async def the_stream_only(lab):
     async with lab.scenario("08.1"):
         await (await lab.stream("RAMP")).step_down()
+
+
+@ramp.wrong("moves-again")
+async def to_the_one_that_goes_next(lab):
+    ramp = await lab.stream("RAMP")
+    billing = await ramp.consumer("billing")
+    async with lab.scenario("08.1"):
+        await ramp.step_down(to="nats-2")
+        await billing.step_down(to="nats-0")
 
 
 @ramp.wrong("stream-left")
