@@ -188,9 +188,10 @@ async def check_ramp(room: Room) -> str:
     if again := [name for name, leader in leaders.items() if leader == NEXT]:
         raise Wrong(
             "moves-again",
-            f"nats-1 may go. But nats-2 leads {' and '.join(again)} now, and goes next: there will be a second "
-            "handover for everybody who writes or reads there. When you leave the choice to the server, it "
-            "takes any follower that has everything; you know the plan, so name one: step_down(to=...).",
+            f"nats-1 may go. But nats-2 leads {' and '.join(again)} now, and goes next: there will be a "
+            "second handover for everybody who writes or reads there. When you leave the choice to the "
+            "server, it takes any follower that has everything; you know the plan, so name one: "
+            "step_down(to=…).",
         )
     return (
         f"{leaders['RAMP']} leads RAMP, {leaders['RAMP/billing']} its consumer; the longest time without a "
