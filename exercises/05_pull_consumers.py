@@ -364,7 +364,7 @@ async def check_bills(room: Room) -> str:
     if alive:
         raise Wrong(
             "shrugged",
-            f"{of_them} are on nobody's list: they were acked. An ack says *done*, so the server has nothing "
+            f"{of_them} are on nobody's list: they were acked. An ack says done, so the server has nothing "
             "to tell of. They are still in BILLING, among 842, looking like the others.",
         )
     if lost:

@@ -16,7 +16,7 @@ import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from nats.js.api import StorageType, StreamInfo
+from nats.js.api import ConsumerInfo, StorageType, StreamInfo
 
 from jslab.errors import DeploymentError
 from jslab.waiting import LONGEST_NAP, until
@@ -252,6 +252,11 @@ async def stream_info(js: JetStreamContext, name: str) -> StreamInfo:
     Raises NotFoundError when there is no such stream; otherwise as :func:`patiently`.
     """
     return await patiently(lambda: js.stream_info(name), f"told about stream {name}")
+
+
+async def consumer_info(js: JetStreamContext, stream: str, name: str) -> ConsumerInfo:
+    """Ask a consumer's leader, as :func:`stream_info` asks a stream's."""
+    return await patiently(lambda: js.consumer_info(stream, name), f"told about consumer {name} of {stream}")
 
 
 async def patiently(question: Callable[[], Awaitable[T]], what: str) -> T:

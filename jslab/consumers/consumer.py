@@ -14,7 +14,7 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo
 
 from jslab import replication
-from jslab.connection import patiently
+from jslab.connection import consumer_info
 from jslab.consumers.dead import DeadLetters
 from jslab.consumers.delivery import Delivery, deliveries, explain_acks, info_of
 from jslab.consumers.message import Message
@@ -258,11 +258,8 @@ async def _find(js: JetStreamContext, stream: str, name: str) -> ConsumerInfo | 
             do="use letters, digits, - and _",
         )
     try:
-        found: ConsumerInfo = await patiently(
-            lambda: js.consumer_info(stream, name), f"told about consumer {name} of {stream}"
-        )
+        return await consumer_info(js, stream, name)
     except nats.js.errors.NotFoundError as err:
         if err.err_code == NOT_FOUND:
             return None
         raise
-    return found

@@ -12,7 +12,7 @@ import nats.js.errors
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerInfo
 
-from jslab.connection import patiently
+from jslab.connection import consumer_info
 from jslab.consumers.message import PROGRESS, Message, Send
 from jslab.errors import AckPendingError, StalledError
 from jslab.pulls import PASSING, SILENCE, Pulls
@@ -158,16 +158,13 @@ async def deliveries(
 async def info_of(js: JetStreamContext, stream: str, consumer: str) -> ConsumerInfo:
     """Ask for a consumer, again while an election leaves it unanswered. Raises NotFoundError with a note."""
     try:
-        found: ConsumerInfo = await patiently(
-            lambda: js.consumer_info(stream, consumer), f"told about consumer {consumer} of {stream}"
-        )
+        return await consumer_info(js, stream, consumer)
     except nats.js.errors.NotFoundError as err:
         err.add_note(
             f"The consumer {consumer} of {stream} is not there: it was deleted, or was ephemeral and unused "
             "for longer than its inactive_threshold."
         )
         raise
-    return found
 
 
 def explain_acks(info: ConsumerInfo) -> None:
