@@ -196,7 +196,10 @@ class Lab:
         return urls.get(self._connection.url or "")
 
     async def leaders(self) -> pd.DataFrame:
-        """Return a row for each copy of each stream and consumer: group, kind, server, role, current, lag."""
+        """Return a row for each copy of each stream and consumer: group, kind, server, role, current, lag.
+
+        What nobody leads at the moment has one row, with role ``no leader`` and no server.
+        """
         return replication.frame(await replication.groups(self.nc))
 
     async def move_leaders_off(self, server: str) -> list[str]:

@@ -13,7 +13,7 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import StreamConfig
 
-from jslab.connection import ask, patiently, stream_info
+from jslab.connection import OFFLINE, ask, patiently, stream_info
 from jslab.errors import PlacementError
 from jslab.waiting import until
 
@@ -84,23 +84,25 @@ async def groups(nc: Client, *, stream: str | None = None) -> list[Group]:
 
 
 def frame(found: list[Group]) -> pd.DataFrame:
-    """Return a row for each copy: group, kind, server, role, current, offline, lag."""
+    """Return a row for each copy: group, kind, server, role, current, offline, lag.
+
+    A group that nobody leads has one row without a server, role ``no leader``: its copies are not known.
+    """
     import pandas as pd
 
     rows: list[dict[str, Any]] = []
     for group in found:
         about = {"group": group.name, "kind": group.kind}
-        if group.leader:
-            rows.append(
-                {
-                    **about,
-                    "server": group.leader,
-                    "role": "leader",
-                    "current": True,
-                    "offline": False,
-                    "lag": 0,
-                }
-            )
+        rows.append(
+            {
+                **about,
+                "server": group.leader,
+                "role": "leader" if group.leader else "no leader",
+                "current": group.leader is not None,
+                "offline": False,
+                "lag": 0,
+            }
+        )
         rows += [
             {
                 **about,
@@ -239,4 +241,8 @@ async def _info(nc: Client, api: str) -> dict[str, Any]:
     try:
         return await ask(nc, api, timeout=ASKED)
     except (TimeoutError, nats.errors.NoRespondersError, nats.js.errors.ServiceUnavailableError):
+        return {}
+    except nats.js.errors.ServerError as err:
+        if err.err_code != OFFLINE:
+            raise
         return {}

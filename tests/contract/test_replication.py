@@ -57,6 +57,25 @@ async def test_leaders_are_told_while_the_servers_choose_one_of_their_own(lab: L
     assert await lab.meta_leader() != led
 
 
+async def test_what_nobody_leads_is_shown_without_a_leader(lab: Lab) -> None:
+    """A single copy on a server that stays away is neither left out nor an error for the whole table."""
+    await numbered(lab, 10)
+    one = await numbered(lab, 10, "ONE", replicas=1)
+    await one.consumer("billing")
+    home = (await one.placement()).leader
+    assert home is not None
+    await lab.faults.hold(home)
+    try:
+        frame = await lab.leaders()
+    finally:
+        await lab.faults.release(home)
+    alone = frame[frame.group.isin(["ONE", "ONE/billing"])]
+    assert list(alone.role) == ["no leader"] * 2
+    assert list(alone.server.isna()) == [True] * 2
+    assert not alone.current.any()
+    assert "N" in set(frame.group)
+
+
 async def test_a_leader_hands_over_to_whom_you_choose(lab: Lab) -> None:
     stream = await numbered(lab, 100)
     before = await stream.placement()
