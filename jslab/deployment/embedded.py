@@ -168,8 +168,17 @@ class EmbeddedDeployment:
         await self._command("hold", server, lambda state: state.state == "held" and state.pid is None)
 
     async def release(self, server: str) -> None:
-        """Start a held server; returns when its process runs, which is before it has caught up."""
-        await self._command("release", server, lambda state: state.state != "held" and bool(state.pid))
+        """Start a held server; returns when its process was started, which is before it has caught up.
+
+        One that ends at once, as when its port is taken, was started, too: ``lab.ready()`` says why it ended.
+        """
+        self._address(server)
+        before = self.guard.states()[server].starts
+
+        def started(state: ChildState) -> bool:
+            return state.state != "held" and (state.pid is not None or state.starts > before)
+
+        await self._command("release", server, started)
 
     async def pause(self, server: str) -> None:
         """SIGSTOP: connections stay open, nothing is answered; one that is coming back is waited for.
