@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jslab.deployment import Say, diagnosis
-from jslab.deployment.cluster import INVALID, OURS, Cluster, Object, RefusalError
+from jslab.deployment.cluster import CONFLICT, INVALID, OURS, Cluster, Object, RefusalError
 from jslab.errors import ClusterError
 from jslab.waiting import until
 
@@ -29,7 +29,12 @@ async def claim_namespace(cluster: Cluster, say: Say) -> None:
     found = await cluster.get("Namespace", cluster.namespace)
     if found is None:
         say(f"namespace {cluster.namespace}: making it")
-        await make_namespace(cluster)
+        try:
+            await make_namespace(cluster)
+        except RefusalError as err:
+            if err.status != CONFLICT:
+                raise
+            await claim_namespace(cluster, say)  # somebody was faster: look whose it is
     elif not is_ours(found):
         raise not_ours(cluster)
     elif found["metadata"].get("deletionTimestamp"):

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from jslab.deployment import rollout
+from jslab.deployment.cluster import OURS, Cluster
 from jslab.deployment.kubernetes import KubernetesDeployment
 from jslab.errors import ClusterError, SettingsError
 from jslab.lab import start
@@ -112,6 +114,27 @@ async def test_a_namespace_of_somebody_else_is_not_touched(context: str, space: 
         assert code == 2
         assert f"the namespace {namespace} is not the lab's" in text
     assert support.everything(namespace) == before
+
+
+async def test_somebody_makes_the_namespace_in_the_same_moment(
+    context: str, space: Callable[[str], str]
+) -> None:
+    """Two notebooks may begin at once; or the other is a stranger, whose namespace it is then."""
+    ours, theirs = space("ours"), space("theirs")
+    marks = [f"{key}={value}" for key, value in OURS.items()]
+
+    def quicker(namespace: str, *labels: str) -> Callable[[str], None]:
+        def say(line: str) -> None:
+            assert line == f"namespace {namespace}: making it"
+            support.kubectl("create", "namespace", namespace)
+            if labels:
+                support.kubectl("label", "namespace", namespace, *labels)
+
+        return say
+
+    await rollout.claim_namespace(Cluster(context, ours), quicker(ours, *marks))
+    with pytest.raises(ClusterError, match=f"the namespace {theirs} is not the lab's"):
+        await rollout.claim_namespace(Cluster(context, theirs), quicker(theirs))
 
 
 @pytest.mark.parametrize(
