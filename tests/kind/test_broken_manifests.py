@@ -44,6 +44,7 @@ CASES = {
     "image": Case(
         edits=SMALL,
         image=NO_IMAGE,
+        visible="ImagePull",
         words=[f"image {NO_IMAGE} cannot be pulled", "connection refused", "--offline", "JSLAB_IMAGE"],
     ),
     "class": Case(
@@ -96,6 +97,7 @@ CASES = {
     ),
     "program": Case(
         edits=[(STATEFUL, 'command: ["nats-server"]', 'command: ["nats-servr"]'), *SMALL],
+        visible="ContainerCreating",
         words=["nats-", '"nats-servr": executable file not found', "jslab up"],
     ),
 }
