@@ -97,7 +97,6 @@ CASES = {
     ),
     "program": Case(
         edits=[(STATEFUL, 'command: ["nats-server"]', 'command: ["nats-servr"]'), *SMALL],
-        visible="ContainerCreating",
         words=["nats-", '"nats-servr": executable file not found', "jslab up"],
     ),
 }
