@@ -37,6 +37,13 @@ QUESTION = 2.0
 QUESTIONS = 12.0
 # "stream is offline": what the meta leader says once it knows that none of a stream's servers is there.
 OFFLINE = 10118
+# How a question ends that no server answered.
+SILENT = (
+    TimeoutError,
+    nats.errors.NoRespondersError,
+    nats.errors.ConnectionReconnectingError,
+    nats.js.errors.ServiceUnavailableError,
+)
 # Seconds that a socket has to write what is left when it closes.
 LAST_WORDS = 1.0
 
@@ -271,21 +278,24 @@ async def patiently(question: Callable[[], Awaitable[T]], what: str) -> T:
         try:
             async with asyncio.timeout(QUESTION):
                 return await question()
-        except TimeoutError:
-            unanswered: Exception = nats.errors.TimeoutError()
-        except (nats.js.errors.ServiceUnavailableError, nats.errors.ConnectionReconnectingError) as err:
-            unanswered = err
-        except nats.js.errors.ServerError as err:
-            if err.err_code != OFFLINE:
+        except (TimeoutError, nats.errors.Error) as err:
+            if not unanswered(err):
                 raise
-            unanswered = err
+            silence = err if isinstance(err, nats.errors.Error) else nats.errors.TimeoutError()
         if loop.time() >= deadline:
-            unanswered.add_note(
+            silence.add_note(
                 f"jslab: nobody {what} within {QUESTIONS:g} s. What has copies answers by its leader, and "
                 f"needs most of them for one: look with `await lab.status()`."
             )
-            raise unanswered
+            raise silence
         await asyncio.sleep(LONGEST_NAP)
+
+
+def unanswered(error: Exception) -> bool:
+    """Say whether a question failed because nobody answers it now, in an election or a fault: no refusal."""
+    if isinstance(error, nats.js.errors.ServerError):
+        return error.err_code == OFFLINE
+    return isinstance(error, SILENT)
 
 
 async def ask(

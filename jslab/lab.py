@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import nats.js.errors
+import nats.errors
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerInfo, StreamInfo
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 # The server's default duplicate_window: after this pause a repeated Msg-Id is stored again.
 DEDUP_WINDOW = 120.0
-NO_ANSWER = (nats.js.errors.ServiceUnavailableError, nats.errors.ConnectionReconnectingError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,7 +356,9 @@ class Lab:
     async def _stream_status(self) -> tuple[StreamStatus, ...] | None:
         try:
             infos = await self.js.streams_info()
-        except (TimeoutError, *NO_ANSWER):
+        except (TimeoutError, nats.errors.Error) as err:
+            if not connection.unanswered(err):
+                raise
             return None
         return tuple(
             StreamStatus(

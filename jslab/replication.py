@@ -13,7 +13,7 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import StreamConfig
 
-from jslab.connection import OFFLINE, ask, patiently, stream_info
+from jslab.connection import ask, patiently, stream_info, unanswered
 from jslab.errors import PlacementError
 from jslab.waiting import until
 
@@ -240,9 +240,7 @@ async def _info(nc: Client, api: str) -> dict[str, Any]:
     """Ask for a stream or consumer; empty when nobody answers for it."""
     try:
         return await ask(nc, api, timeout=ASKED)
-    except (TimeoutError, nats.errors.NoRespondersError, nats.js.errors.ServiceUnavailableError):
-        return {}
-    except nats.js.errors.ServerError as err:
-        if err.err_code != OFFLINE:
+    except (TimeoutError, nats.errors.Error) as err:
+        if not unanswered(err):
             raise
         return {}
