@@ -7,6 +7,11 @@ import time
 from collections.abc import Callable
 
 import psutil
+from nats.js.api import ConsumerInfo
+
+from jslab.connection import consumer_info
+from jslab.lab import Lab
+from jslab.waiting import until as until_async
 
 
 def until(condition: Callable[[], object], seconds: float = 30) -> None:
@@ -15,6 +20,18 @@ def until(condition: Callable[[], object], seconds: float = 30) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"waited {seconds} s in vain"
         time.sleep(0.02)
+
+
+async def until_waiting(lab: Lab, stream: str, consumer: str, count: int) -> ConsumerInfo:
+    """Wait until so many messages wait for a consumer: its server may have them later than the leader."""
+
+    async def all_wait() -> ConsumerInfo | None:
+        info = await consumer_info(lab.js, stream, consumer)
+        return info if info.num_pending == count else None
+
+    info = await until_async(all_wait, what=f"{count} messages to wait for {consumer}", timeout=10)
+    assert info is not None
+    return info
 
 
 def processes(text: str) -> list[psutil.Process]:

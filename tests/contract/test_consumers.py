@@ -18,6 +18,7 @@ from jslab.errors import AckedError, AckPendingError, ConsumerDriftError, Settin
 from jslab.lab import Lab
 from jslab.streams import Stream
 from jslab.waiting import until
+from tests.waits import until_waiting
 
 
 async def numbered(lab: Lab, count: int, **config: Any) -> Stream:
@@ -112,6 +113,7 @@ async def test_a_message_says_where_it_stands(lab: Lab) -> None:
     stream = await numbered(lab, 3)
     consumer = await stream.consumer("c", ack_wait=30)
     await lab.js.publish("n.x", b"data", headers={"A": "1"})
+    await until_waiting(lab, "N", "c", 4)
     first, *_, last = await consumer.fetch(4)
     assert (first.seq, first.consumer_seq, first.deliveries, first.pending) == (1, 1, 1, 3)
     assert (last.subject, last.data, last.headers, last.pending) == ("n.x", b"data", {"A": "1"}, 0)

@@ -18,16 +18,15 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from nats.js.api import ConsumerInfo
 
 from jslab import departures
-from jslab.connection import consumer_info, stream_info
+from jslab.connection import stream_info
 from jslab.errors import ClockError, ReplayError, StalledError
 from jslab.lab import Lab
 from jslab.publishing.payloads import subject_matches
 from jslab.replay import Replay, StoredMessage, sources
 from jslab.streams import Stream
-from jslab.waiting import until
+from tests.waits import until_waiting
 
 # How to read, and what the report calls it.
 ROUTES: dict[str, dict[str, Any]] = {
@@ -60,18 +59,6 @@ def told(message: StoredMessage) -> Reference:
 
 async def read(replay: Replay) -> list[Reference]:
     return [told(message) async for message in replay]
-
-
-async def waiting(lab: Lab, consumer: str, count: int) -> ConsumerInfo:
-    """Wait until so many of N wait for a consumer: its server may have them later than who leads N."""
-
-    async def all_wait() -> ConsumerInfo | None:
-        info = await consumer_info(lab.js, "N", consumer)
-        return info if info.num_pending == count else None
-
-    info = await until(all_wait, what=f"{count} messages to wait for {consumer}", timeout=10)
-    assert info is not None
-    return info
 
 
 def checksum(rows: list[Reference]) -> str:
@@ -236,7 +223,7 @@ async def test_a_stream_that_keeps_by_interest_keeps_what_it_had(lab: Lab, route
         await lab.js.publish("n.1", b"%d" % n)
     assert len(await read(stream.replay(**ROUTES[route]))) == 20
     assert (await stream.info()).state.messages == 20
-    await waiting(lab, "billing", 20)
+    await until_waiting(lab, "N", "billing", 20)
 
 
 async def test_a_stream_without_direct_gets_is_read_by_a_consumer(lab: Lab) -> None:
@@ -251,7 +238,7 @@ async def test_a_stream_without_direct_gets_is_read_by_a_consumer(lab: Lab) -> N
 async def test_a_replay_never_moves_a_consumer(lab: Lab) -> None:
     stream = await numbered(lab, 100)
     await lab.js.add_consumer("N", durable_name="billing", ack_policy="explicit")
-    before = await waiting(lab, "billing", 100)
+    before = await until_waiting(lab, "N", "billing", 100)
     for options in ROUTES.values():
         assert len(await read(stream.replay(**options))) == 100
     after = await lab.js.consumer_info("N", "billing")
