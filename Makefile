@@ -25,13 +25,13 @@ test: $(TOOLS) ## run every test on the embedded servers, lessons and a real bro
 
 # Clusters of its own, one for each process: tests remove every stream, and a learner's cluster may hold some
 # that are dear to them. The first is brought up twice, as learners do.
-CLUSTERS = jslab-test-gw0 jslab-test-gw1 jslab-test-gw2
+CLUSTERS = jslab-test-gw0 jslab-test-gw1
 test-kind: $(TOOLS) ## run contract, lessons and what only a cluster can show on live kind clusters (needs Docker, kind)
 	@each() { printf '%s\n' $(CLUSTERS) | xargs -P 0 -I name env JSLAB_KIND_CLUSTER=name $(PY) -m jslab "$$@"; }; \
 	trap 'each down --backend kind --yes' EXIT; trap 'exit 130' INT TERM; \
 	each up --backend kind --offline || exit; \
 	JSLAB_KIND_CLUSTER=$(firstword $(CLUSTERS)) $(PY) -m jslab up --backend kind --offline || exit; \
-	JSLAB_KIND_CLUSTER=jslab-test $(PY) -m pytest -p tests.no_skips -n 3 --dist loadfile --durations=15 \
+	JSLAB_KIND_CLUSTER=jslab-test $(PY) -m pytest -p tests.no_skips -n 2 --dist loadfile --durations=15 \
 	  --backend kind tests/contract tests/course tests/kind $(ARGS)
 
 lint: $(TOOLS) lint-notebooks ## check style, types, notebooks and the order of imports

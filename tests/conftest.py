@@ -13,7 +13,6 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from jslab import settings
-from jslab.deployment import SHARED
 from jslab.deployment.process import lab_folders
 from jslab.lab import Lab, start
 
@@ -58,20 +57,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 class Together(LoadScopeScheduling):
-    """Gives a process of a parallel run whole files, each with a lab, and of the long ones a part.
-
-    Of the exercises that is a lesson; on a shared backend, where lessons run one at a time, those that are
-    solved and those that are not.
-    """
+    """Gives a process of a parallel run whole files, each with a lab, and of the exercises whole lessons."""
 
     def _split_scope(self, nodeid: str) -> str:
         file, _, test = nodeid.partition("::")
-        lesson = re.search(r"\[(\d\d)[.\]]", test)
-        if file.endswith("test_exercises.py") and lesson:
-            return f"{file}::{lesson[1]}"
-        if file.endswith("test_lessons.py") and self.config.getoption("--backend") in SHARED:
-            return f"{file}::{'blank' if '_blank_' in test else 'solved'}"
-        return file
+        lesson = re.search(r"\[(\d\d)[.\]]", test) if file.endswith("test_exercises.py") else None
+        return f"{file}::{lesson[1]}" if lesson else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
