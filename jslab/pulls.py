@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import nats.errors
-import nats.js.errors
 from nats.aio.client import Client
 
+from jslab.connection import SILENT
 from jslab.wire import Headers, headers_of, status_of
 
 API = "$JS.API"
@@ -21,13 +21,7 @@ IDLE = 100
 # Parts of a delivered message's reply subject; with a domain there are two more before the numbers.
 ACK_FIELDS = 9
 # Answers of a leader, a server or a connection that is on its way back.
-PASSING = (
-    TimeoutError,
-    nats.errors.NoRespondersError,
-    nats.errors.ConnectionReconnectingError,
-    nats.errors.ConnectionClosedError,
-    nats.js.errors.ServiceUnavailableError,
-)
+PASSING = (*SILENT, nats.errors.ConnectionClosedError)
 
 
 def numbers_at(reply: str) -> int:
